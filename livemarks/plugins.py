@@ -1,0 +1,37 @@
+"""Plug-ins by file name: a module in a plug-in folder is one plug-in, and its name is the file's, `_` read as `-`.
+
+Each kind of folder has one agreed symbol. There is no list to keep and nothing runs at import. Modules whose name
+starts with an underscore are shared parts, not plug-ins.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from pathlib import Path
+from typing import Any
+
+from livemarks.types import LivemarksError
+
+SYMBOLS = {
+    "schemes": "SCHEME",  # a types.Scheme
+    "detectors": "Detector",  # class: types.Detector
+    "models": "build",  # build(scheme: Scheme, **options) -> torch.nn.Module
+    "backends": "load",  # load(path: Path, card: Card, **options) -> types.Runner
+    "sources": "Source",  # class: types.Source
+    "sinks": "Sink",  # class: types.Sink
+}
+
+
+def names(kind: str) -> list[str]:
+    """Public names of all plug-ins of a kind, sorted; nothing is imported."""
+    folder = Path(__file__).parent / kind
+    return sorted(m.name.replace("_", "-") for m in pkgutil.iter_modules([str(folder)]) if m.name[0] != "_")
+
+
+def load(kind: str, name: str) -> Any:
+    """The agreed symbol of one plug-in. Raises LivemarksError, naming the choices, if there is no such plug-in."""
+    if name not in names(kind):
+        raise LivemarksError(f"no {kind[:-1]} is called {name!r}; there are: {', '.join(names(kind))}")
+    module = importlib.import_module(f"livemarks.{kind}.{name.replace('-', '_')}")
+    return getattr(module, SYMBOLS[kind])
