@@ -1,0 +1,196 @@
+"""Labelled faces as square canvases in memory, and one file that carries them to another machine.
+
+A canvas is cut with `geometry`'s own crop around the tight box of the labels, upright along the picture's axes, wide
+enough that training can shift, turn and scale its crops inside. Beyond the picture it is black, as live crops are.
+
+    python -m livemarks.train.pack --data DIR --sets helen-train,lfpw-train,afw --canvas 256 --quality 88 --out w300.npz
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import sys
+import zipfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from livemarks import plugins
+from livemarks.geometry import box_from_points, crop_affine, face_crop
+from livemarks.train.samples import Sample, read_sets
+from livemarks.types import F32, U8, FaceBox, LivemarksError
+
+CANVAS_PX = 192
+CANVAS_MARGIN = 2.0  # canvas side over the longer side of the labels' tight box
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Faces:
+    """n labelled faces of one scheme.
+
+    canvases: (n, C, C, 3) uint8 BGR. xy: (n, N, 2) float32 canvas px; NaN where a label is missing.
+    persons, sets, names: (n,) str, as `samples.Sample` says. scheme: its name.
+    """
+
+    canvases: U8
+    xy: F32
+    persons: tuple[str, ...]
+    sets: tuple[str, ...]
+    names: tuple[str, ...]
+    scheme: str
+
+    def __post_init__(self) -> None:
+        n, points = len(self.names), len(plugins.load("schemes", self.scheme))
+        if self.canvases.shape[:1] + self.canvases.shape[3:] != (n, 3) or self.canvases.dtype != np.uint8:
+            raise ValueError(f"canvases must be ({n}, C, C, 3) uint8, not {self.canvases.shape} {self.canvases.dtype}")
+        if self.xy.shape != (n, points, 2) or not len(self.persons) == len(self.sets) == n:
+            raise ValueError(f"{n} faces of {points} points, but xy is {self.xy.shape}")
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __repr__(self) -> str:
+        return f"Faces(n={len(self)}, canvas={self.canvases.shape[2]} px, {self.scheme}, {sorted(set(self.sets))})"
+
+    def select(self, indices: Sequence[int]) -> Faces:
+        """The faces at these indices, in that order; pixels are copied."""
+        picked = list(indices)
+        return Faces(
+            self.canvases[picked],
+            self.xy[picked],
+            tuple(self.persons[i] for i in picked),
+            tuple(self.sets[i] for i in picked),
+            tuple(self.names[i] for i in picked),
+            self.scheme,
+        )
+
+
+def canvas_of(sample: Sample, canvas_px: int, canvas_margin: float) -> tuple[U8, F32]:
+    """The (C, C, 3) canvas of one face, and its (N, 2) points in canvas px."""
+    image = sample.read()
+    if sample.set == "kaggle":  # its pictures are crops already, and points may be missing: show the whole picture
+        height, width = image.shape[:2]
+        center_xy = np.array([width - 1, height - 1], np.float32) / 2
+        half = max(width, height) / canvas_margin / 2
+        box = FaceBox(np.concatenate([center_xy - half, center_xy + half]))
+    else:
+        box = box_from_points(sample.xy, plugins.load("schemes", sample.scheme), upright=True)
+    to_image = crop_affine(box, (canvas_px, canvas_px), canvas_margin)
+    # Bilinear sampling alone would alias wherever the canvas shrinks the picture. Sampling at k times the size, at most
+    # one image pixel apart, and averaging k x k is the exact area average, and keeps pixel centres where they are.
+    k = max(1, math.ceil(to_image.scale))
+    canvas = face_crop(image, box, (k * canvas_px, k * canvas_px), canvas_margin).image
+    if k > 1:
+        canvas = np.asarray(cv2.resize(canvas, (canvas_px, canvas_px), interpolation=cv2.INTER_AREA), np.uint8)
+    return canvas, to_image.inverse()(sample.xy).astype(np.float32)
+
+
+def cut(samples: Sequence[Sample], canvas_px: int = CANVAS_PX, canvas_margin: float = CANVAS_MARGIN) -> Faces:
+    """The canvases of all samples, which must share one scheme. Takes 3 * canvas_px**2 bytes a face."""
+    schemes = {sample.scheme for sample in samples}
+    if len(schemes) != 1:
+        raise LivemarksError(f"sets labelled in different schemes can't be mixed: {', '.join(sorted(schemes))}")
+    with ThreadPoolExecutor() as pool:
+        cuts = list(pool.map(lambda sample: canvas_of(sample, canvas_px, canvas_margin), samples))
+    return Faces(
+        np.stack([canvas for canvas, _ in cuts]),
+        np.stack([xy for _, xy in cuts]),
+        tuple(s.person for s in samples),
+        tuple(s.set for s in samples),
+        tuple(s.name for s in samples),
+        schemes.pop(),
+    )
+
+
+def load_faces(
+    data: Path, sets: Sequence[str] = (), canvas_px: int = CANVAS_PX, canvas_margin: float = CANVAS_MARGIN
+) -> tuple[Faces, list[str]]:
+    """Faces of the named sets, from a data folder (see `samples.read_sets`) or a pack file, and the problems met.
+
+    A pack keeps the canvas it was cut with; no `sets` means all it holds. Raises LivemarksError as `read_sets` does.
+    """
+    if data.is_dir():
+        samples, problems = read_sets(data, sets)
+        return cut(samples, canvas_px, canvas_margin), problems
+    faces = read_pack(data)
+    missing = sorted(set(sets) - set(faces.sets))
+    if missing:
+        raise LivemarksError(f"{data.name} holds {', '.join(sorted(set(faces.sets)))}, but not {', '.join(missing)}")
+    return (faces.select([i for i, s in enumerate(faces.sets) if s in sets]) if sets else faces), []
+
+
+def write_pack(path: Path, faces: Faces, quality: int = 88) -> None:
+    """All faces in one .npz: canvases as JPEG, one after the other (grey ones with one channel), and their labels."""
+    flags = [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_OPTIMIZE, 1]
+
+    def encode(canvas: U8) -> U8:
+        grey = bool((canvas == canvas[:, :, :1]).all())
+        image = np.ascontiguousarray(canvas[:, :, 0]) if grey else canvas
+        return np.asarray(cv2.imencode(".jpg", image, flags)[1], np.uint8)
+
+    with ThreadPoolExecutor() as pool:
+        jpegs = list(pool.map(encode, faces.canvases))
+    temporary = path.with_name(path.name + ".part")
+    with temporary.open("wb") as out:
+        np.savez_compressed(  # names and points shrink; the JPEGs do not
+            out,
+            jpegs=np.concatenate(jpegs),
+            ends=np.cumsum([len(jpeg) for jpeg in jpegs]),
+            xy=faces.xy,
+            persons=np.array(faces.persons),
+            sets=np.array(faces.sets),
+            names=np.array(faces.names),
+            scheme=np.array(faces.scheme),
+        )
+    os.replace(temporary, path)
+
+
+def read_pack(path: Path) -> Faces:
+    """What `write_pack` wrote, but for JPEG's losses. Raises LivemarksError if it isn't such a file, or damaged."""
+    try:
+        with np.load(path, allow_pickle=False) as pack:
+            jpegs, ends, xy = pack["jpegs"], pack["ends"], pack["xy"]
+            persons, sets, names = (tuple(pack[key].tolist()) for key in ("persons", "sets", "names"))
+            scheme = str(pack["scheme"])
+    except FileNotFoundError:
+        raise LivemarksError(f"{path}: no such data folder or pack file") from None
+    except (OSError, ValueError, KeyError, AttributeError, EOFError, zipfile.BadZipFile) as error:
+        raise LivemarksError(f"{path}: not a pack file, or damaged; make it anew with livemarks.train.pack") from error
+    with ThreadPoolExecutor() as pool:
+        parts = np.split(jpegs, ends[:-1])
+        decoded = list(pool.map(lambda jpeg: cv2.imdecode(jpeg, cv2.IMREAD_COLOR), parts))
+    canvases = [np.asarray(canvas, np.uint8) for canvas in decoded if canvas is not None]
+    if len(canvases) < len(decoded):
+        raise LivemarksError(f"{path}: a picture in it is damaged; make it anew with livemarks.train.pack")
+    return Faces(np.stack(canvases), xy, persons, sets, names, scheme)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m livemarks.train.pack", description="Packs labelled faces in one file."
+    )
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder of the data sets")
+    parser.add_argument("--sets", required=True, help="names, separated by commas")
+    parser.add_argument("--canvas", type=int, default=CANVAS_PX, metavar="PX", help="side of a canvas (%(default)s)")
+    parser.add_argument("--margin", type=float, default=CANVAS_MARGIN, help="canvas side over face box (%(default)s)")
+    parser.add_argument("--quality", type=int, default=88, help="of the JPEGs (%(default)s)")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE.npz")
+    options = parser.parse_args(arguments)
+    try:
+        faces, problems = load_faces(options.data, options.sets.split(","), options.canvas, options.margin)
+        write_pack(options.out, faces, options.quality)
+    except LivemarksError as error:
+        sys.exit(f"error: {error}")
+    for problem in problems:
+        print(f"left out: {problem}", file=sys.stderr)
+    print(f"{options.out}: {faces}, {options.out.stat().st_size / 2**20:.1f} MiB, {len(problems)} faces left out")
+
+
+if __name__ == "__main__":
+    main()
