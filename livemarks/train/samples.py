@@ -164,7 +164,7 @@ def _read_csv68(table: Path, images: Path, set: str) -> Read:
         xy = _points(row[1:], 68, row[0])
         return Sample(images / row[0], "ibug68", xy, re.sub(r"_\d+$", "", Path(row[0]).stem), set, row[0])
 
-    with table.open(encoding="utf-8", newline="") as lines:
+    with table.open(encoding="utf-8", errors="replace", newline="") as lines:
         return _collect([row for row in list(csv.reader(lines))[1:] if row], make)
 
 
@@ -214,7 +214,7 @@ def read_kaggle(table: Path) -> Read:
     """
     if not table.is_file():
         raise LivemarksError(f"{table}: no such file")
-    with table.open(encoding="utf-8", newline="") as lines:
+    with table.open(encoding="utf-8", errors="replace", newline="") as lines:
         rows = csv.reader(lines)
         header = next(rows, [])
         if header not in ([*_KAGGLE_COLUMNS, "Image"], ["ImageId", "Image"]):
