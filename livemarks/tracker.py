@@ -1,0 +1,292 @@
+"""Follows faces through frames. `Tracker.step` is the whole product: state, but no thread, clock, file or window.
+
+A face is followed by its own points: they say where to crop the next frame, and the net says with `presence` whether a
+face is still there. The detector looks only when somebody may be missing: no track lives, one has just been lost, fewer
+live than were asked for and some time has passed, or it is time to check that tracks are where faces are.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+
+from livemarks.geometry import box_from_points, iou
+from livemarks.landmarker import Landmarker
+from livemarks.types import (
+    F64,
+    U8,
+    Detector,
+    FaceBox,
+    FaceTrack,
+    Frame,
+    Landmarks,
+    LivemarksError,
+    Result,
+    Scheme,
+    Smoother,
+)
+
+MAX_FACES = 16
+
+# A face may go unseen for two frames, undrawn, and keep its id; in the third its track ends. The same number of looks
+# of the detector in a row must miss a doubtful track before it ends.
+_PATIENCE = 3
+# A detection and a track that overlap this much (IoU) may be the same face. Two boxes of one size, 2/3 of a side apart.
+_MATCH_IOU = 0.2
+# Two tracks are on one face if they share this much of the smaller box: equal boxes less than 0.3 of a side apart.
+_SAME_SHARE = 0.7
+# In one frame no face moves further from where it was expected than this many of its sides, or grows more than so much;
+# if the points say so, the net has caught something else.
+_MAX_JUMP = 0.5
+_MAX_GROWTH = 1.6
+# Of two tracks on one face, the one that jumped there is the intruder, if it jumped this much (in sides) further.
+_JUMP_MARGIN = 0.1
+# Smaller faces have hardly a pixel a point.
+_MIN_SIDE_PX = 12
+# The 68 points' box is 0.7 to 1.4 times as wide as high on faces of any pose; this leaves room for open mouths.
+_MAX_ASPECT = 2.5
+
+
+@dataclass(slots=True, eq=False)
+class _Face:
+    """What is remembered of a live track. seen: whether its points were found in this frame."""
+
+    id: int
+    born_s: float
+    smoother: Smoother
+    landmarks: Landmarks
+    box: FaceBox
+    velocity: F64  # (2,) px/s, of the box's centre
+    jump: float = 0.0  # how far from where it was expected it was found, in sides
+    seen: bool = True
+    unseen: int = 0  # frames in a row
+    unconfirmed: int = 0  # looks of the detector in a row
+
+    def expect(self, dt_s: float) -> None:
+        """Moves the box to where the face should be dt_s later."""
+        dx, dy = (self.velocity * dt_s).tolist()
+        self.box = FaceBox(self.box.xyxy + np.array([dx, dy, dx, dy], np.float32), self.box.score, self.box.roll_rad)
+        self.seen = False
+
+    def take(self, landmarks: Landmarks, box: FaceBox, dt_s: float) -> None:
+        """It was found here."""
+        move = (box.center_xy - self.box.center_xy).astype(np.float64)
+        self.jump = _jump(self.box, box)
+        if dt_s > 0:  # half the surprise is believed: points tremble, and heads stop as fast as they start
+            self.velocity = self.velocity + 0.5 * move / dt_s
+        self.landmarks, self.box, self.seen = landmarks, box, True
+
+
+class Tracker:
+    """Finds and follows up to `faces` faces (1 to 16). Closes the detector and the landmarker with itself.
+
+    smoother: makes each new face's own. presence_floor: a face whose presence falls below isn't shown, and its track
+    ends in the third such frame. presence_birth: what a new face must reach. rescan_s: while fewer than `faces` are
+    followed, how often the detector looks for more; check_s: how often it looks in any case. presence_sure: a track
+    that the detector doesn't see in three looks lives on only above this. max_gap_s: a longer pause between frames, or
+    a jump back in time, ends all tracks. All times are frame times.
+    """
+
+    def __init__(
+        self,
+        detector: Detector,
+        landmarker: Landmarker,
+        smoother: Callable[[Scheme], Smoother],
+        *,
+        faces: int = 1,
+        presence_floor: float = 0.5,
+        presence_birth: float = 0.7,
+        presence_sure: float = 0.9,
+        rescan_s: float = 0.5,
+        check_s: float = 2.0,
+        max_gap_s: float = 0.75,
+    ) -> None:
+        if not 1 <= faces <= MAX_FACES:
+            raise LivemarksError(f"cannot follow {faces} faces: the number must be 1 to {MAX_FACES}")
+        self.landmarker = landmarker
+        self._detector, self._smoother = detector, smoother
+        self._scheme = landmarker.scheme
+        self._most = faces
+        self._presence_floor, self._presence_birth, self._presence_sure = presence_floor, presence_birth, presence_sure
+        self._rescan_s, self._check_s, self._max_gap_s = rescan_s, check_s, max_gap_s
+        self._ids = itertools.count(1)
+        self._faces: list[_Face] = []  # by id
+        self._t_s = self._looked_s = -math.inf
+        self._stage_s: dict[str, float] = {}
+
+    def step(self, frame: Frame) -> Result:
+        """What is to be seen in the next frame. Frames come in order, as far as their source knows."""
+        self._stage_s = {"detect": 0.0, "crop": 0.0, "infer": 0.0, "smooth": 0.0}
+        dt_s, self._t_s = frame.t_s - self._t_s, frame.t_s
+        if abs(dt_s) > self._max_gap_s:
+            self._faces.clear()
+        for face in self._faces:
+            face.expect(max(dt_s, 0.0))
+        if self._scheme.box_pad is not None:
+            self._follow(frame, dt_s)
+        if self._must_look():
+            self._look(frame, dt_s)
+        self._part()
+        self._end()
+        with self._timed("smooth"):
+            shown = tuple(self._shown(face) for face in self._faces if face.seen)
+        return Result(frame, shown, self._stage_s)
+
+    def close(self) -> None:
+        """Closes the detector and the landmarker."""
+        self._detector.close()
+        self.landmarker.close()
+
+    def _follow(self, frame: Frame, dt_s: float) -> None:
+        """Finds each face's points where they are expected."""
+        for face, (landmarks, box) in zip(
+            self._faces, self._read(frame.image, [face.box for face in self._faces]), strict=True
+        ):
+            if landmarks.presence >= self._presence_floor and _plausible(box, frame) and not _far(face.box, box):
+                face.take(landmarks, box, dt_s)
+
+    def _must_look(self) -> bool:
+        if not self._faces or self._detector_only:
+            return True
+        if any(not face.seen or 0 < face.unconfirmed < _PATIENCE for face in self._faces):
+            return True
+        period_s = self._rescan_s if len(self._faces) < self._most else self._check_s
+        return not 0 <= self._t_s - self._looked_s < period_s  # "not": time may have jumped back
+
+    @property
+    def _detector_only(self) -> bool:
+        """Whether only the detector can tell where a face is (a nose tip spans no box), or that it's gone."""
+        return self._scheme.box_pad is None or not self.landmarker.knows_absence
+
+    def _look(self, frame: Frame, dt_s: float) -> None:
+        """Lets the detector confirm the tracks, find the unseen ones, and add new ones."""
+        self._looked_s = self._t_s
+        with self._timed("detect"):
+            detections = self._detector(frame)
+        match = _matched([face.box for face in self._faces], detections)
+        unseen = []
+        for i, face in enumerate(self._faces):
+            face.unconfirmed = 0 if i in match else face.unconfirmed + 1
+            if i in match and not face.seen:
+                unseen.append(i)
+        fresh: list[int] = []
+        if len(self._faces) < self._most:
+            taken = set(match.values())
+            fresh = [j for j in range(len(detections)) if j not in taken][:MAX_FACES]
+        found = self._read(frame.image, [detections[j] for j in [*(match[i] for i in unseen), *fresh]])
+        if self._scheme.box_pad is not None:
+            # Once more, cut around the points found: a detector's box is looser than that of the points.
+            likely = [i for i, (landmarks, _) in enumerate(found) if landmarks.presence >= self._presence_floor]
+            better = self._read(frame.image, [found[i][1] for i in likely])
+            for i, pair in zip(likely, better, strict=True):
+                found[i] = pair
+        for i, (landmarks, box) in zip(unseen, found, strict=False):
+            if landmarks.presence >= self._presence_floor and _plausible(box, frame):
+                self._faces[i].take(landmarks, box, dt_s)
+        newborn = [
+            (landmarks, box)
+            for landmarks, box in found[len(unseen) :]
+            if landmarks.presence >= self._presence_birth and _plausible(box, frame)
+        ]
+        newborn.sort(key=lambda pair: -float(pair[1].size_wh.max()))  # nearest first: who stands in front is meant
+        for landmarks, box in newborn:
+            others = [face.box for face in self._faces if face.seen]
+            if len(self._faces) < self._most and not any(_same(box, other) for other in others):
+                smoother = self._smoother(self._scheme)
+                self._faces.append(_Face(next(self._ids), self._t_s, smoother, landmarks, box, np.zeros(2)))
+
+    def _part(self) -> None:
+        """Of two tracks on one face, un-sees the one that came there by a jump, or else the younger."""
+        for i, older in enumerate(self._faces):
+            for younger in self._faces[i + 1 :]:
+                if older.seen and younger.seen and _same(older.box, younger.box):
+                    intruder = older if older.jump > younger.jump + _JUMP_MARGIN else younger
+                    intruder.seen = False
+
+    def _end(self) -> None:
+        """Counts unseen frames and ends tracks."""
+        for face in self._faces:
+            face.unseen = 0 if face.seen else face.unseen + 1
+        sure = self._presence_sure if self.landmarker.knows_absence else math.inf
+        self._faces = [
+            face
+            for face in self._faces
+            if face.unseen < _PATIENCE and (face.unconfirmed < _PATIENCE or face.landmarks.presence >= sure)
+        ]
+
+    def _read(self, image: U8, boxes: Sequence[FaceBox]) -> list[tuple[Landmarks, FaceBox]]:
+        """The points in each box, and the box that they span, by which the next frame is cropped."""
+        if not boxes:
+            return []
+        with self._timed("crop"):
+            crops, homes = self.landmarker.cut(image, boxes)
+        with self._timed("infer"):
+            found = self.landmarker.read(crops, homes)
+        if self._scheme.box_pad is None:
+            return list(zip(found, boxes, strict=True))
+        return [(landmarks, box_from_points(landmarks.xy, self._scheme, landmarks.presence)) for landmarks in found]
+
+    def _shown(self, face: _Face) -> FaceTrack:
+        smooth = face.smoother(face.landmarks, self._t_s)
+        box = face.box
+        if self._scheme.box_pad is not None:
+            box = box_from_points(smooth.xy, self._scheme, smooth.presence, upright=True)
+        return FaceTrack(face.id, smooth, face.landmarks, box, face.born_s)
+
+    @contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self._stage_s[stage] += time.perf_counter() - start
+
+
+def _plausible(box: FaceBox, frame: Frame) -> bool:
+    """Whether a face could look like this: not a speck, not bigger than the picture, centred inside it."""
+    width, height = box.size_wh.tolist()
+    x, y = box.center_xy.tolist()
+    frame_wh = frame.size_wh
+    return (
+        _MIN_SIDE_PX <= max(width, height) <= 2 * max(frame_wh)
+        and max(width, height) <= _MAX_ASPECT * min(width, height)
+        and -0.5 <= x <= frame_wh[0] - 0.5
+        and -0.5 <= y <= frame_wh[1] - 0.5
+    )
+
+
+def _jump(expected: FaceBox, found: FaceBox) -> float:
+    """Distance of the centres in (mean) sides."""
+    distance = math.dist(expected.center_xy.tolist(), found.center_xy.tolist())
+    return 2 * distance / float(expected.size_wh.max() + found.size_wh.max())
+
+
+def _far(expected: FaceBox, found: FaceBox) -> bool:
+    growth = float(found.size_wh.max()) / float(expected.size_wh.max())
+    return _jump(expected, found) > _MAX_JUMP or not 1 / _MAX_GROWTH < growth < _MAX_GROWTH
+
+
+def _same(a: FaceBox, b: FaceBox) -> bool:
+    """Whether two boxes share most of the smaller."""
+    (ax1, ay1, ax2, ay2), (bx1, by1, bx2, by2) = a.xyxy.tolist(), b.xyxy.tolist()
+    shared = max(0.0, min(ax2, bx2) - max(ax1, bx1)) * max(0.0, min(ay2, by2) - max(ay1, by1))
+    return bool(shared >= _SAME_SHARE * min((ax2 - ax1) * (ay2 - ay1), (bx2 - bx1) * (by2 - by1)))
+
+
+def _matched(tracks: Sequence[FaceBox], detections: Sequence[FaceBox]) -> dict[int, int]:
+    """Track index -> detection index, each used once, the best overlap first."""
+    if not tracks or not detections:
+        return {}
+    overlap = iou(np.stack([box.xyxy for box in tracks]), np.stack([box.xyxy for box in detections]))  # (T, D)
+    match: dict[int, int] = {}
+    for flat in np.argsort(-overlap, axis=None, kind="stable").tolist():
+        i, j = divmod(flat, len(detections))
+        if overlap[i, j] < _MATCH_IOU:
+            break
+        if i not in match and j not in match.values():
+            match[i] = j
+    return match
