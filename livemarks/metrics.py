@@ -18,7 +18,7 @@ from livemarks.types import F64, Scheme
 
 # --- single faces ----------------------------------------------------------------------------------------------------
 
-_REGIONS = {
+REGIONS = {
     "jaw": ("jaw",),
     "brows": ("brow",),
     "nose": ("nose", "nostril"),
@@ -35,27 +35,27 @@ def interocular_px(xy: NDArray[Any], scheme: Scheme) -> F64:
     return np.asarray(np.linalg.norm(first - second, axis=1), np.float64)
 
 
-def point_errors_percent(pred: NDArray[Any], true: NDArray[Any], scheme: Scheme) -> F64:
-    """(B, N) distance of each point from its label, in per cent of the face's inter-ocular distance."""
+def point_errors_percent(pred: NDArray[Any], true: NDArray[Any], interocular: NDArray[Any]) -> F64:
+    """(B, N) distance of each point from its label, in per cent of each face's inter-ocular distance, (B,) px."""
     errors_px = np.linalg.norm(pred.astype(np.float64) - true, axis=2)
-    return np.asarray(100 * errors_px / interocular_px(true, scheme)[:, None], np.float64)
+    return np.asarray(100 * errors_px / interocular[:, None], np.float64)
 
 
 def nme_percent(pred: NDArray[Any], true: NDArray[Any], scheme: Scheme) -> F64:
     """(B,) normalised mean error of each face: the mean of its points' errors, in per cent."""
-    return np.asarray(np.nanmean(point_errors_percent(pred, true, scheme), axis=1), np.float64)
+    errors = point_errors_percent(pred, true, interocular_px(true, scheme))
+    return np.asarray(np.nanmean(errors, axis=1), np.float64)
 
 
-def region_percent(pred: NDArray[Any], true: NDArray[Any], scheme: Scheme) -> dict[str, float]:
-    """Mean error of the jaw's, brows', nose's, eyes' and mouth's points, of those that the scheme has."""
-    errors = point_errors_percent(pred, true, scheme)
-    indices = {region: region_indices(scheme, region) for region in _REGIONS}
+def region_means(errors: NDArray[Any], scheme: Scheme) -> dict[str, float]:
+    """Mean of (B, N) errors over the jaw's, brows', nose's, eyes' and mouth's points, of those that the scheme has."""
+    indices = {region: region_indices(scheme, region) for region in REGIONS}
     return {region: float(np.nanmean(errors[:, found])) for region, found in indices.items() if found}
 
 
 def region_indices(scheme: Scheme, region: str) -> list[int]:
     """Which points belong to a region, told by their names."""
-    return [i for i, name in enumerate(scheme.points) if any(part in name for part in _REGIONS[region])]
+    return [i for i, name in enumerate(scheme.points) if any(part in name for part in REGIONS[region])]
 
 
 def rmse_px(pred: NDArray[Any], true: NDArray[Any]) -> float:

@@ -68,9 +68,11 @@ def test_a_region_sees_only_its_own_points() -> None:
     true = faces()
     pred = true.copy()
     pred[:, 48:, 0] += 5
-    assert metrics.region_percent(pred, true, IBUG) == pytest.approx(
-        {"jaw": 0, "brows": 0, "nose": 0, "eyes": 0, "mouth": 10}
-    )
+    errors = metrics.point_errors_percent(pred, true, metrics.interocular_px(true, IBUG))
+    wanted = {"jaw": 0, "brows": 0, "nose": 0, "eyes": 0, "mouth": 10}
+    assert metrics.region_means(errors, IBUG) == pytest.approx(wanted)
+    tip = plugins.load("schemes", "nose1")
+    assert metrics.region_means(errors[:, 30:31], tip) == {"nose": 0}
 
 
 def test_sigma_coverage_of_a_gaussian() -> None:

@@ -71,14 +71,19 @@ class Faces:
         )
 
 
+def whole_picture(image: U8, margin: float) -> FaceBox:
+    """The box whose crop at that margin shows a whole picture that is a face crop already."""
+    height, width = image.shape[:2]
+    center_xy = np.array([width - 1, height - 1], np.float32) / 2
+    half = max(width, height) / margin / 2
+    return FaceBox(np.concatenate([center_xy - half, center_xy + half]))
+
+
 def canvas_of(sample: Sample, canvas_px: int, canvas_margin: float) -> tuple[U8, F32]:
     """The (C, C, 3) canvas of one face, and its (N, 2) points in canvas px."""
     image = sample.read()
     if sample.set == "kaggle":  # its pictures are crops already, and points may be missing: show the whole picture
-        height, width = image.shape[:2]
-        center_xy = np.array([width - 1, height - 1], np.float32) / 2
-        half = max(width, height) / canvas_margin / 2
-        box = FaceBox(np.concatenate([center_xy - half, center_xy + half]))
+        box = whole_picture(image, canvas_margin)
     else:
         box = box_from_points(sample.xy, plugins.load("schemes", sample.scheme), upright=True)
     to_image = crop_affine(box, (canvas_px, canvas_px), canvas_margin)

@@ -276,6 +276,13 @@ def to_kaggle15(xy68: NDArray[Any]) -> F32:
     return np.concatenate([centers, others], axis=-2).astype(np.float32)
 
 
+# Schemes whose points another scheme's labels tell: (from, to) -> the function that derives them.
+DERIVED: dict[tuple[str, str], Callable[[NDArray[Any]], F32]] = {
+    ("ibug68", "kaggle15"): to_kaggle15,
+    ("imm58", "nose1"): to_nose1,
+}
+
+
 # --- sets by name ----------------------------------------------------------------------------------------------------
 
 _READERS: dict[str, Callable[[Path], Read]] = {

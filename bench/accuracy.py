@@ -1,0 +1,414 @@
+"""How far the nets' points lie from people's labels, beside peers.
+
+    python bench/accuracy.py --data DIR [--model NAME] [--set NAME] [--peers dlib,mediapipe --mediapipe-map FILE.npz]
+
+Each net is measured with three boxes. `label`: the tight box of the labels, upright (roll 0), which knows more than any
+user does. `detector`: the detector's box that overlaps it most. `recrop`: the box that the points found in the
+detector's box span, turned with the face, as tracking crops the next frame.
+
+NME is the mean error of a face's points over the distance of its outer eye corners. A face that the detector misses
+is counted apart: it is no part of the means and the median, but counts as a failure, and as nothing in the AUC.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from functools import cache
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from livemarks import __version__, api, metrics, plugins, weights
+from livemarks.geometry import box_from_points, crop_affine, face_crop, iou
+from livemarks.landmarker import Landmarker
+from livemarks.train.pack import whole_picture
+from livemarks.train.samples import DERIVED, PLACES, Sample, read_sets, scheme_of
+from livemarks.types import F32, F64, U8, FaceBox, Frame, LivemarksError, Scheme
+
+BOXES = ("label", "detector", "recrop")
+# A detector's box and the label's that share less belong to two faces: equal boxes half a width apart share a third.
+_SAME_FACE_IOU = 0.3
+_IMM_HELD_OUT = {f"{person:02d}" for person in range(33, 41)}  # the exercise's validation people
+_KAGGLE_PX = 96  # crop side in whose pixels errors of the 15 points are told, as Kaggle does
+_LOW_PRESENCE = 0.5
+
+Detect = Callable[[Frame], tuple[FaceBox, ...]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Truth:
+    """One labelled face. xy: (N, 2) px in the scheme that is measured. interocular_px: of the set's own labels."""
+
+    sample: Sample
+    xy: F32
+    interocular_px: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Answers:
+    """What was found on n faces: xy (n, N, 2) and sigma (n, N) px of the pictures, NaN where the face was missed.
+
+    sigma is None for a peer that has none. presence: (n,) in 0..1. crop_px: (n,) picture px along the side of the crop.
+    """
+
+    xy: F64
+    sigma: F64 | None
+    presence: F64
+    crop_px: F64
+
+
+@cache
+def truths(data: Path, set_name: str, scheme: str, limit: int | None) -> list[Truth]:
+    """The set's faces with labels in `scheme`, its own or one derived from it; stderr tells of those left out.
+
+    Of IMM only persons 33 to 40.
+    """
+    samples, problems = read_sets(data, [set_name])
+    for line in problems:
+        print(f"left out: {line}", file=sys.stderr)
+    own = scheme_of(set_name)
+    derive = DERIVED.get((own, scheme))
+    if set_name == "imm":
+        samples = [sample for sample in samples if sample.person in _IMM_HELD_OUT]
+    samples = samples[:limit]
+    labels = np.stack([sample.xy for sample in samples])
+    distance = metrics.interocular_px(labels, plugins.load("schemes", own)).tolist()
+    return [Truth(s, derive(s.xy) if derive else s.xy, d) for s, d in zip(samples, distance, strict=True)]
+
+
+def watched(faces: Sequence[Truth], text: str) -> Iterable[Truth]:
+    """The faces, with a progress bar on stderr if somebody looks."""
+    console = Console(stderr=True)
+    return track(faces, text, console=console, disable=not console.is_terminal, transient=True)
+
+
+def label_box(sample: Sample, image: U8, margin: float) -> FaceBox:
+    """The upright tight box of all labels of the set; of Kaggle's pictures, crops themselves, what shows all of it."""
+    if sample.set == "kaggle":
+        return whole_picture(image, margin)
+    return box_from_points(sample.xy, plugins.load("schemes", sample.scheme), upright=True)
+
+
+def best_overlap(boxes: Sequence[FaceBox], wanted: FaceBox) -> int | None:
+    """Which box is the wanted face's: the one that overlaps it most; None if none does so enough."""
+    if not boxes:
+        return None
+    shared = iou(np.stack([box.xyxy for box in boxes]), wanted.xyxy[None])[:, 0]
+    return int(shared.argmax()) if shared.max() >= _SAME_FACE_IOU else None
+
+
+# --- our nets --------------------------------------------------------------------------------------------------------
+
+
+def ask_net(landmarker: Landmarker, margin: float, faces: Sequence[Truth], box_kind: str, detect: Detect) -> Answers:
+    """What a net says of every face, with one kind of box."""
+    count = len(landmarker.scheme)
+    xy, sigma = np.full((len(faces), count, 2), np.nan), np.full((len(faces), count), np.nan)
+    presence, crop_px = np.full(len(faces), np.nan), np.full(len(faces), np.nan)
+    for i, face in enumerate(watched(faces, f"{box_kind} box")):
+        image = face.sample.read()
+        box: FaceBox | None = label_box(face.sample, image, margin)
+        if box_kind != "label":
+            found = detect(Frame(image, i, float(i)))
+            chosen = best_overlap(found, box) if box else None
+            box = found[chosen] if chosen is not None else None
+        if box is None:
+            continue
+        (landmarks,) = landmarker(image, [box])
+        if box_kind == "recrop":
+            box = box_from_points(landmarks.xy, landmarker.scheme)
+            (landmarks,) = landmarker(image, [box])
+        xy[i], sigma[i], presence[i] = landmarks.xy, landmarks.sigma, landmarks.presence
+        crop_px[i] = margin * float(box.size_wh.max())
+    return Answers(xy, sigma, presence, crop_px)
+
+
+# --- peers -----------------------------------------------------------------------------------------------------------
+
+
+def ask_peer(
+    command: Sequence[str], faces: Sequence[Truth], box_kind: str, mesh_map: MeshMap | None
+) -> tuple[Answers, str]:
+    """What the peer behind `command` (see _peers.py) says of every face, and its version.
+
+    Of several faces, the one whose points' box overlaps the label's most. Raises LivemarksError if it isn't installed.
+    """
+    xy = np.full((len(faces), 68, 2), np.nan)
+    ibug68 = plugins.load("schemes", "ibug68")
+    with (
+        tempfile.TemporaryFile("w+") as log,
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True) as process,
+    ):
+        assert process.stdin is not None
+        assert process.stdout is not None
+        replies = process.stdout
+
+        def answer() -> dict[str, Any]:
+            line = replies.readline()
+            if line:
+                return dict(json.loads(line))
+            log.seek(0)
+            last = (log.read().strip() or "without a word").splitlines()[-1]
+            raise LivemarksError(f"{' '.join(command)} ended: {last}")
+
+        hello = answer()
+        if "missing" in hello:
+            raise LivemarksError(f"not installed in {command[0]}: {hello['missing']}")
+        for i, face in enumerate(watched(faces, command[-1])):
+            box = label_box(face.sample, face.sample.read(), 1.0)
+            given = box.xyxy.tolist() if box_kind == "label" else None
+            process.stdin.write(json.dumps({"image": str(face.sample.image), "box": given}) + "\n")
+            process.stdin.flush()
+            found = [np.array(points) for points in answer()["faces"]]
+            if mesh_map is not None:
+                found = [mesh_map(points) for points in found]
+            chosen = best_overlap([box_from_points(points, ibug68, upright=True) for points in found], box)
+            if chosen is not None:
+                xy[i] = found[chosen]
+    unknown = np.full(len(faces), np.nan)
+    return Answers(xy, None, unknown, unknown), str(hello["version"])
+
+
+class MeshMap:
+    """MediaPipe's 478 points -> the 68, by a linear map between the two, both in the frame of the outer eye corners."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                self._mean_in, self._weights, self._mean_out = file["mean_in"], file["weights"], file["mean_out"]
+        except (OSError, ValueError, KeyError) as error:
+            raise LivemarksError(f"{path}: not a map with mean_in, weights and mean_out ({error})") from error
+
+    def __call__(self, mesh: NDArray[Any]) -> F64:
+        """(478, 2) px -> (68, 2) px."""
+        right, left = mesh[33], mesh[263]  # outer eye corners
+        center, across = (right + left) / 2, left - right
+        axes = np.array([across, [-across[1], across[0]]])  # rows: the face's own axes, as long as the eyes are apart
+        own = (mesh - center) @ axes.T / (across @ across)
+        mapped = (own.reshape(-1) - self._mean_in) @ self._weights + self._mean_out
+        return np.asarray(mapped.reshape(68, 2) @ axes + center, np.float64)
+
+
+# --- scores ----------------------------------------------------------------------------------------------------------
+
+
+def score(answers: Answers, faces: Sequence[Truth], scheme_name: str) -> dict[str, Any]:
+    """All figures of one row: percentages of the inter-ocular distance, px of the pictures, fractions of faces."""
+    scheme = plugins.load("schemes", scheme_name)
+    found = ~np.isnan(answers.xy).any(axis=(1, 2))
+    missed = int((~found).sum())
+    row: dict[str, Any] = {"faces": len(faces), "missed": missed}
+    if not found.any():
+        return row
+    pred, true = answers.xy[found], np.stack([face.xy for face in faces])[found]
+    errors = metrics.point_errors_percent(pred, true, np.array([face.interocular_px for face in faces])[found])
+    nme = np.nanmean(errors, axis=1)
+    with_missed = np.concatenate([nme, np.full(missed, np.inf)])
+    row |= {
+        "nme_percent": float(nme.mean()),
+        "median_percent": float(np.median(nme)),
+        "failures_8": metrics.failure_rate(with_missed, 8),
+        "failures_10": metrics.failure_rate(with_missed, 10),
+        "auc_8": metrics.auc(with_missed, 8),
+        "rmse_px": metrics.rmse_px(pred, true),
+        "regions_percent": metrics.region_means(errors, scheme),
+    }
+    if scheme_name == "kaggle15" and not np.isnan(answers.crop_px[found]).any():
+        to_kaggle = (_KAGGLE_PX / answers.crop_px[found])[:, None, None]
+        row["rmse_96_px"] = metrics.rmse_px(pred * to_kaggle, true * to_kaggle)
+    if answers.sigma is not None:
+        row["low_presence"] = int((answers.presence[found] < _LOW_PRESENCE).sum())
+        row["sigma_coverage"] = _coverage(pred, true, answers.sigma[found], scheme)
+    return row
+
+
+def _coverage(pred: F64, true: NDArray[Any], sigma: F64, scheme: Scheme) -> dict[str, list[float]]:
+    """Per region, and for all points: the fractions of coordinates within 1 and 2 sigmas of their label."""
+    groups = {"all": list(range(len(scheme)))}
+    groups |= {region: metrics.region_indices(scheme, region) for region in metrics.REGIONS}
+    return {
+        name: [metrics.sigma_coverage(pred[:, g], true[:, g], sigma[:, g], within) for within in (1, 2)]
+        for name, g in groups.items()
+        if g
+    }
+
+
+def worst_faces(answers: Answers, faces: Sequence[Truth], path: Path, count: int = 25, tile_px: int = 240) -> None:
+    """Draws the faces with the largest errors, worst first: labels red, answers green."""
+    errors = [
+        float(np.nanmean(np.linalg.norm(xy - face.xy, axis=1)) / face.interocular_px * 100)
+        for xy, face in zip(answers.xy, faces, strict=True)
+    ]
+    order = np.argsort(np.nan_to_num(-np.array(errors), nan=np.inf))[:count]  # missed faces last
+    tiles = []
+    for i in order.tolist():
+        face = faces[i]
+        image = face.sample.read()
+        box = label_box(face.sample, image, 1.6)
+        tile = face_crop(image, box, (tile_px, tile_px), 1.6).image
+        to_tile = crop_affine(box, (tile_px, tile_px), 1.6).inverse()
+        for xy, color in ((face.xy, (60, 60, 255)), (answers.xy[i], (80, 255, 80))):
+            for x, y in to_tile(xy[~np.isnan(xy).any(axis=1)]).tolist():
+                cv2.circle(tile, (round(x * 16), round(y * 16)), 24, color, -1, cv2.LINE_AA, shift=4)
+        text = f"{errors[i]:.1f} % {face.sample.name}"
+        cv2.putText(tile, text, (4, tile_px - 6), cv2.FONT_HERSHEY_SIMPLEX, 0.38, (255, 255, 255), 1, cv2.LINE_AA)
+        tiles.append(tile)
+    columns = max(1, round(count**0.5))
+    tiles += [np.zeros_like(tiles[0])] * (-len(tiles) % columns)
+    rows = [np.hstack(tiles[start : start + columns]) for start in range(0, len(tiles), columns)]
+    if not cv2.imwrite(str(path), np.vstack(rows)):
+        raise LivemarksError(f"cannot write {path}")
+
+
+def tables(rows: Sequence[dict[str, Any]]) -> list[Table]:
+    """The rows as people read them."""
+
+    def cell(value: Any, form: str) -> str:
+        return "" if value is None else format(value, form)
+
+    scores = Table(title="Errors in % of the outer eye corners' distance; px of the set's own pictures")
+    columns = (
+        "model",
+        "set",
+        "box",
+        "faces",
+        "missed",
+        "NME",
+        "median",
+        ">8 %",
+        ">10 %",
+        "AUC 8 %",
+        "RMSE px",
+        "at 96",
+    )
+    parts = Table(
+        title="NME by region; share of coordinates within 1 and 2 sigma of the label (a Gaussian's: 68, 95 %)"
+    )
+    regions = (*metrics.REGIONS, "1 sigma", "2 sigma", "presence < 0.5")
+    for table, headings in ((scores, columns), (parts, ("model", "set", "box", *regions))):
+        for heading in headings:
+            table.add_column(heading, justify="left" if heading in ("model", "set", "box") else "right")
+    for row in rows:
+        name = (row["model"], row["set"], row["box"])
+        keys = ("nme_percent", "median_percent", "failures_8", "failures_10", "auc_8", "rmse_px", "rmse_96_px")
+        forms = (".2f", ".2f", ".1%", ".1%", ".3f", ".2f", ".2f")
+        cells = [cell(row.get(key), form) for key, form in zip(keys, forms, strict=True)]
+        scores.add_row(*name, str(row["faces"]), str(row["missed"]), *cells)
+        if "regions_percent" in row:
+            by_region = [cell(row["regions_percent"].get(region), ".2f") for region in metrics.REGIONS]
+            coverage = row.get("sigma_coverage", {}).get("all", (None, None))
+            within = [cell(share, ".0%") for share in coverage]
+            parts.add_row(*name, *by_region, *within, cell(row.get("low_presence"), "d"))
+    return [scores, parts]
+
+
+# --- command line ----------------------------------------------------------------------------------------------------
+
+Measured = tuple[dict[str, Any], Answers, list[Truth], str]  # what was asked, the answers, the faces, the scheme
+
+
+def sets_for(scheme: str, asked: Sequence[str]) -> list[str]:
+    """Those of the sets asked for whose labels tell the scheme; Helen's or IMM's if none were asked for."""
+    telling = [name for name in PLACES if scheme_of(name) == scheme or (scheme_of(name), scheme) in DERIVED]
+    if not asked:
+        return [name for name in ("helen-test", "imm") if name in telling]
+    return [name for name in asked if name in telling or name not in PLACES]  # read_sets tells of unknown names
+
+
+def measure_nets(options: argparse.Namespace) -> Iterator[Measured]:
+    with closing(plugins.load("detectors", "mediapipe")()) as detector:
+        for name in weights.names() if options.model is None else options.model:
+            net = api.open_net(name, backend=options.backend)
+            with closing(net.runner):
+                landmarker = Landmarker(net.runner, net.card, net.scheme)
+                for set_name in sets_for(net.scheme.name, options.set):
+                    faces = truths(options.data, set_name, net.scheme.name, options.limit)
+                    for box in options.box:
+                        if box == "recrop" and net.scheme.box_pad is None:
+                            continue  # a nose tip spans no box
+                        asked = {"model": net.card.name, "backend": net.runner.label, "set": set_name, "box": box}
+                        answers = ask_net(landmarker, net.card.margin, faces, box, detector)
+                        yield asked, answers, faces, net.scheme.name
+
+
+def measure_peers(options: argparse.Namespace) -> Iterator[Measured]:
+    for peer in options.peers:
+        mesh_map = None
+        if peer == "mediapipe":
+            if options.mediapipe_map is None:
+                raise LivemarksError("name the map from MediaPipe's 478 points to the 68 with --mediapipe-map")
+            mesh_map = MeshMap(options.mediapipe_map)
+        command = [options.peer_python.get(peer, sys.executable), str(Path(__file__).with_name("_peers.py")), peer]
+        for set_name in sets_for("ibug68", options.set):
+            faces = truths(options.data, set_name, "ibug68", options.limit)
+            for box in options.box:
+                if box == "recrop" or (peer == "mediapipe" and box == "label"):
+                    continue  # no peer crops again, and the face mesh always finds its faces itself
+                answers, version = ask_peer(command, faces, box, mesh_map)
+                yield {"model": version, "backend": "", "set": set_name, "box": box}, answers, faces, "ibug68"
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    about, _, details = (__doc__ or "").partition("\n\n")
+    parser = argparse.ArgumentParser(
+        "python bench/accuracy.py", description=about, epilog=details, formatter_class=argparse.RawTextHelpFormatter
+    )
+    add = parser.add_argument
+    add("--data", type=Path, required=True, metavar="DIR", help="folder of the data sets")
+    add("--model", action="append", metavar="NAME", help="net or .onnx file; may be repeated (all that ship)")
+    add("--set", action="append", default=[], metavar="NAME", help="data set; may be repeated (helen-test or imm)")
+    add("--box", action="append", choices=BOXES, help="may be repeated (all three)")
+    add("--backend", default="onnx", help="what runs the nets (%(default)s)")
+    add("--limit", type=int, metavar="N", help="only the first N faces of each set")
+    add("--peers", default="", metavar="LIST", help="dlib, mediapipe, or both with a comma")
+    add("--peer-python", action="append", default=[], metavar="PEER=PATH", help="interpreter that has the peer")
+    add("--mediapipe-map", type=Path, metavar="NPZ", help="linear map from MediaPipe's 478 points to the 68")
+    add("--json", action="store_true", help="print JSON instead of tables")
+    add("--worst", type=Path, metavar="PNG", help="draw the 25 worst faces of the first row")
+    options = parser.parse_args(arguments)
+    options.box = options.box or list(BOXES)
+    options.peers = [peer for peer in options.peers.split(",") if peer]
+    options.peer_python = dict(pair.partition("=")[::2] for pair in options.peer_python)
+    if unknown := ({*options.peers, *options.peer_python} - {"dlib", "mediapipe"}):
+        parser.error(f"no peer is called {', '.join(sorted(unknown))}; there are: dlib, mediapipe")
+    return options
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = parse(arguments)
+    rows: list[dict[str, Any]] = []
+    try:
+        for asked, answers, faces, scheme in chain(measure_nets(options), measure_peers(options)):
+            if options.worst and not rows:
+                worst_faces(answers, faces, options.worst)
+            rows.append(asked | score(answers, faces, scheme))
+        if not rows:
+            raise LivemarksError("nothing to measure: no net finds the points that these sets are labelled with")
+    except LivemarksError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    if options.json:
+        print(json.dumps({"livemarks": __version__, "rows": rows}, indent=1))
+    else:
+        console = Console(width=None if sys.stdout.isatty() else 160)  # a file is no 80 columns wide
+        for table in tables(rows):
+            console.print(table)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
