@@ -1,3 +1,38 @@
-"""livemarks: real-time facial landmarks."""
+"""livemarks finds facial landmarks in live video, and keeps hold of them.
+
+    import livemarks
+
+    tracker = livemarks.open_tracker()
+    for frame in livemarks.open_source("clip.mp4"):
+        for face in tracker.step(frame).faces:
+            print(face.id, face.landmarks.xy)
+
+`xy` is (68, 2) in pixels of the frame. `open_source` takes a video file, an image, a folder, a camera's number or a
+stream's address; the `livemarks` command does the same without a line of Python.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from livemarks.api import open_landmarks, open_net, open_source, open_tracker
+    from livemarks.types import LivemarksError
 
 __version__ = "0.1.0"
+__all__ = ["LivemarksError", "open_landmarks", "open_net", "open_source", "open_tracker"]
+
+
+def __getattr__(name: str) -> Any:
+    """Public names are looked up when they are first used, so that `import livemarks` costs nothing."""
+    if name not in __all__:
+        raise AttributeError(f"module 'livemarks' has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module("livemarks.types" if name == "LivemarksError" else "livemarks.api"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

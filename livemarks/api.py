@@ -1,0 +1,152 @@
+"""The public Python API: plain words in; sources, nets, trackers and sinks out. The command line makes the same calls.
+
+Whoever opens something closes it. What can't be opened raises LivemarksError, in one line that says what to do.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import glob
+import logging
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from livemarks import plugins, smoothing, weights
+from livemarks.landmarker import Landmarker
+from livemarks.tracker import Tracker
+from livemarks.types import Card, LivemarksError, Runner, Scheme, Sink, Source
+
+log = logging.getLogger(__name__)
+
+# What `auto` tries where there is an NVIDIA GPU, fastest first. Elsewhere it is onnx without a word.
+_AUTO = ("tensorrt", "cudagraph", "onnx")
+
+# What makes a path one of images rather than a video. A .gif is read as a video.
+_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
+
+
+@dataclass(frozen=True, slots=True)
+class Net:
+    """A landmark net, loaded and ready to run. runner.label says on what, and what else was tried in vain."""
+
+    card: Card
+    scheme: Scheme
+    runner: Runner
+
+
+def open_source(
+    spec: str | int | Path,
+    *,
+    live: bool = False,
+    size_wh: tuple[int, int] | None = None,
+    fps: float | None = None,
+    camera_api: str = "auto",
+) -> Source:
+    """Opens what `spec` names: a camera by number, a stream by URL, a video, or an image, a folder or a glob of images.
+
+    "-" is a video on standard input. live: play a video at its own pace, as a camera that drops frames. size_wh, fps
+    and camera_api are asked of cameras alone.
+    """
+    text = str(spec)
+    if live or text.isdecimal() or "://" in text or text.startswith("/dev/video"):
+        camera: Source = plugins.load("sources", "camera")(text, size_wh=size_wh, fps=fps, api=camera_api)
+        return camera
+    is_images = Path(text).is_dir() or text.lower().endswith(_IMAGE_SUFFIXES)
+    if is_images or (glob.has_magic(text) and not os.path.exists(text)):
+        images: Source = plugins.load("sources", "images")([text])
+        return images
+    video: Source = plugins.load("sources", "video")(text)
+    return video
+
+
+def open_net(
+    model: str | Path = "lite-68",
+    *,
+    backend: str = "auto",
+    device: str = "auto",
+    precision: str = "auto",
+    threads: int | None = None,
+) -> Net:
+    """Loads a shipped net by name, or a model file, on a backend: auto, onnx, torch, cudagraph or tensorrt.
+
+    `auto` takes the fastest that works here. device, precision: as the backend knows them. threads: None chooses.
+    """
+    path = weights.find(model)
+    weights.verify(path)
+    card = weights.read_card(path)
+    scheme: Scheme = plugins.load("schemes", card.scheme)
+    wanted: tuple[str, ...] = (backend,)
+    if backend == "auto":
+        wanted = _AUTO if device != "cpu" and _has_nvidia_driver() else ("onnx",)
+    failed: list[str] = []
+    for name in wanted:
+        try:
+            load = plugins.load("backends", name)
+            runner: Runner = load(path, card, device=device, threads=threads, precision=precision)
+        except LivemarksError as error:
+            if len(wanted) == 1:
+                raise
+            failed.append(f"{name}: {error}")
+            continue
+        if failed:
+            runner.label = f"{runner.label} ({'; '.join(failed)})"
+            log.info("backend: %s", runner.label)
+        return Net(card, scheme, runner)
+    raise LivemarksError(f"no backend can run {card.name} here: {'; '.join(failed)}")
+
+
+def open_tracker(
+    model: str | Path | Net = "lite-68",
+    *,
+    faces: int = 1,
+    smooth: str = "medium",
+    range: str = "auto",
+    extrapolate_s: float = 0.0,
+    backend: str = "auto",
+    device: str = "auto",
+    precision: str = "auto",
+    threads: int | None = None,
+) -> Tracker:
+    """A tracker: `tracker.step(frame)` finds the faces in a frame, and knows them again in the next.
+
+    model, and the last four: as of `open_net`, or the Net it gave. faces: follow at most so many. smooth: off, light,
+    medium or strong. range: how far faces may be from the camera, short, full or auto. extrapolate_s: how far ahead of
+    the frame's time the points shall be, to make up for the delay of a display.
+    """
+    smoother = smoothing.preset(smooth, extrapolate_s)
+    if not isinstance(model, Net):
+        model = open_net(model, backend=backend, device=device, precision=precision, threads=threads)
+    landmarker = Landmarker(model.runner, model.card, model.scheme)
+    return Tracker(plugins.load("detectors", "mediapipe")(range, faces), landmarker, smoother, faces=faces)
+
+
+def open_landmarks(path: str | Path, source: Source, net: Net) -> Sink:
+    """A sink for the points of a run: JSON lines or a csv table, as the path's suffix says."""
+    sink: Sink = plugins.load("sinks", landmarks_kind(path))(
+        str(path),
+        source.info,
+        scheme=net.scheme,
+        model=net.card.name,
+        backend=net.runner.label,
+        names=getattr(source, "names", None),
+    )
+    return sink
+
+
+def landmarks_kind(path: str | Path) -> str:
+    """`jsonl` or `csv`, as the path's suffix says."""
+    suffix = Path(path).suffix.lower()
+    if suffix not in (".jsonl", ".csv"):
+        raise LivemarksError(f"can't tell how to write {path}: landmarks go into a .jsonl or a .csv file")
+    return suffix[1:]
+
+
+def _has_nvidia_driver() -> bool:
+    """Whether CUDA's driver is installed: asked of the system, since asking torch would cost seconds."""
+    try:
+        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,177 @@
+"""The `livemarks` command: parses, runs one module of commands/, and turns every end into a line and an exit status.
+
+0: done. 1: livemarks itself failed, or `doctor` found something broken. 2: the input, an option or the machine is at
+fault, and a line says what to do. 130 and 143: stopped by Ctrl-C or SIGTERM; what was done so far is kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import logging
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from importlib import import_module
+from types import FrameType
+from typing import NoReturn, TextIO
+
+from livemarks import __version__
+
+log = logging.getLogger("livemarks")
+
+COMMANDS = {
+    "webcam": "track faces live, from a camera, a stream or a file played like one",
+    "video": "track faces through a video file, every frame of it",
+    "image": "find the landmarks in images, each by itself",
+    "demo": "see it work, on a clip made from a portrait that ships with livemarks",
+    "models": "list the landmark nets, what they score and on which terms they may be used",
+    "doctor": "check this machine: versions, weights, backends, cameras",
+    "train": "train a net from a recipe",
+    "completion": "print a script that completes these commands and options in your shell",
+}
+
+_EPILOG = (
+    "`livemarks COMMAND --help` lists a command's options. Exit status: 0 done; 1 livemarks itself failed, or doctor "
+    "found something broken; 2 the input, an option or the machine is at fault; 130 or 143 stopped by Ctrl-C or "
+    "SIGTERM, with what was done so far kept."
+)
+
+
+class _Parser(argparse.ArgumentParser):
+    """An ArgumentParser whose complaint is one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"livemarks: {message} (see `{self.prog} --help`)\n")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line. Loads no library, so that `--help` answers at once."""
+    top = _Parser(prog="livemarks", description="Real-time facial landmarks.", epilog=_EPILOG)
+    top.add_argument("--version", action="version", version=f"livemarks {__version__}")
+    commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, summary in COMMANDS.items():
+        about = f"{summary[0].upper()}{summary[1:]}."
+        command = commands.add_parser(name, help=summary, description=about)
+        import_module(f"livemarks.commands.{name}").options(command)
+        messages = command.add_argument_group("messages")
+        amount = messages.add_mutually_exclusive_group()
+        amount.add_argument("-q", "--quiet", action="store_true", help="say nothing but errors")
+        amount.add_argument("-v", "--verbose", action="store_true", help="say everything, tracebacks included")
+        messages.add_argument("--log-file", metavar="FILE", help="add everything, tracebacks included, to FILE")
+    top.set_defaults(parser=top)  # for `completion`
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command line (this process's own by default) and returns the exit status."""
+    # With its hardware transforms on, Windows' Media Foundation takes up to a minute to open a camera. OpenCV reads
+    # this when it is imported, which the commands do later.
+    os.environ.setdefault("OPENCV_VIDEOIO_MSMF_ENABLE_HW_TRANSFORMS", "0")
+    args = parser().parse_args(arguments)
+    try:
+        trace = open(args.log_file, "a", encoding="utf-8") if args.log_file else None  # noqa: SIM115 - closed below
+    except OSError as error:
+        print(f"livemarks: can't write the log file {args.log_file}: {error.strerror}", file=sys.stderr)
+        return 2
+    with closing(trace or io.StringIO()), _library_noise(trace, args.verbose), _messages(args, trace):
+        return _run(args)
+
+
+def _run(args: argparse.Namespace) -> int:
+    """Runs the command. Whatever goes wrong becomes one line here, and its traceback goes to the log."""
+    from livemarks.types import LivemarksError
+
+    try:
+        with _sigterm_as_ctrl_c() as terms:
+            status: int = import_module(f"livemarks.commands.{args.command}").run(args)
+        return status
+    except KeyboardInterrupt:
+        log.warning("stopped by %s; what was done so far is kept", "SIGTERM" if terms else "Ctrl-C")
+        return 128 + (signal.SIGTERM if terms else signal.SIGINT)
+    except LivemarksError as error:
+        log.error("%s", error)
+        log.debug("traceback", exc_info=True)
+        return 2
+    except ImportError as error:  # of a compiled library, mostly: its message names the file that it misses
+        log.error("a library can't be loaded: %s; `livemarks doctor` says what is missing", error)
+        log.debug("traceback", exc_info=True)
+        return 2
+    except Exception as error:  # the last resort: a fault of ours is a line as well, and never a wall of text
+        text = (str(error).splitlines() or [""])[0]
+        log.error("a fault in livemarks: %s: %s; --verbose or --log-file shows where", type(error).__name__, text)
+        log.debug("traceback", exc_info=True)
+        return 1
+
+
+@contextmanager
+def _sigterm_as_ctrl_c() -> Iterator[list[int]]:
+    """SIGTERM becomes a Ctrl-C, which pipeline.run takes as a wish to end; gives a list of the signals that came so."""
+    came: list[int] = []
+
+    def pass_on(signum: int, _: FrameType | None) -> None:
+        came.append(signum)
+        signal.raise_signal(signal.SIGINT)
+
+    before = signal.signal(signal.SIGTERM, pass_on)
+    try:
+        yield came
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+class _Stderr(logging.Handler):
+    """Writes to whatever sys.stderr is at that moment: a progress bar replaces it while it is shown."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(self.format(record), file=sys.stderr)
+
+
+@contextmanager
+def _messages(args: argparse.Namespace, trace: TextIO | None) -> Iterator[None]:
+    """Sends livemarks' log to stderr, as much of it as was asked for, and all of it to `trace`."""
+    level = logging.ERROR if args.quiet else logging.DEBUG if args.verbose else logging.INFO
+    handlers: list[logging.Handler] = [_Stderr(level)]
+    handlers[0].setFormatter(logging.Formatter("livemarks: %(message)s"))
+    if trace:
+        handlers.append(logging.StreamHandler(trace))
+        handlers[1].setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    log.setLevel(logging.DEBUG)
+    log.propagate = False
+    for handler in handlers:
+        log.addHandler(handler)
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            log.removeHandler(handler)
+
+
+@contextmanager
+def _library_noise(trace: TextIO | None, verbose: bool) -> Iterator[None]:
+    """Keeps what compiled libraries print on stderr from the user: it goes to `trace`, or nowhere.
+
+    MediaPipe, ONNX Runtime, OpenCV, Qt and FFmpeg write straight to file descriptor 2, some of them before any switch
+    of theirs can be set. So the descriptor is turned away, and Python's own stderr gets a copy of the old one.
+    """
+    if verbose:
+        yield
+        return
+    sys.stderr.flush()
+    saved = os.dup(2)
+    target = os.dup(trace.fileno()) if trace else os.open(os.devnull, os.O_WRONLY)
+    os.dup2(target, 2)
+    os.close(target)
+    own = open(saved, "w", buffering=1, encoding=sys.stderr.encoding, errors="backslashreplace")  # noqa: SIM115
+    with own, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        before = sys.stderr
+        sys.stderr = own
+        try:
+            yield
+        finally:
+            sys.stderr = before
+            os.dup2(own.fileno(), 2)

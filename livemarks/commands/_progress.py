@@ -1,0 +1,81 @@
+"""How far a run has come, on stderr: a bar on a terminal, a plain line every few seconds anywhere else."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from livemarks.types import SourceInfo, Tally
+
+log = logging.getLogger(__name__)
+
+_LINE_EVERY_S = 5.0
+_BAR_EVERY_S = 0.1
+
+
+@contextmanager
+def progress(info: SourceInfo, quiet: bool) -> Iterator[Callable[[Tally], None]]:
+    """Gives the function to call with each tally."""
+    console = Console(stderr=True)
+    if quiet:
+        yield lambda _: None
+    elif console.is_terminal and not console.is_dumb_terminal:
+        with _bar(info, console) as show:
+            yield show
+    else:
+        yield _Lines(info)
+
+
+@contextmanager
+def _bar(info: SourceInfo, console: Console) -> Iterator[Callable[[Tally], None]]:
+    total = "" if info.frames is None else f"/{info.frames}"
+    columns = [
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[frames]} frames"),
+        TextColumn("{task.fields[fps]:.0f} fps"),
+        TimeRemainingColumn(),
+    ]
+    if info.frames is None:  # nothing to say of the end
+        columns = [columns[0], *columns[3:5]]
+    # No refresh thread: the bar is drawn when there is something new to draw.
+    with Progress(*columns, console=console, auto_refresh=False, transient=True) as bar:
+        task = bar.add_task(info.name, total=info.frames, frames=f"0{total}", fps=0.0)
+        due_s = 0.0
+
+        def show(tally: Tally) -> None:
+            nonlocal due_s
+            now_s = time.monotonic()
+            if now_s >= due_s:
+                due_s = now_s + _BAR_EVERY_S
+                bar.update(task, completed=tally.processed, frames=f"{tally.processed}{total}", fps=tally.fps)
+                bar.refresh()
+
+        yield show
+
+
+class _Lines:
+    """A line every few seconds, for log files and pipes."""
+
+    def __init__(self, info: SourceInfo) -> None:
+        self._info = info
+        self._due_s = time.monotonic() + _LINE_EVERY_S
+
+    def __call__(self, tally: Tally) -> None:
+        now_s = time.monotonic()
+        if now_s < self._due_s:
+            return
+        self._due_s = now_s + _LINE_EVERY_S
+        of, left = "", ""
+        if self._info.frames is not None:
+            of = f" of {self._info.frames}"
+            if tally.fps > 0:
+                left = f", {max(0, self._info.frames - tally.processed) / tally.fps:.0f} s left"
+        dropped = f", {tally.dropped} dropped" if self._info.live else ""
+        log.info("%s: %d%s frames, %.1f fps%s%s", self._info.name, tally.processed, of, tally.fps, left, dropped)

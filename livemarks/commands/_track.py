@@ -1,0 +1,169 @@
+"""What the commands that track faces share: options, checks before any work, the run, the closing words."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import math
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from livemarks.api import Net
+    from livemarks.pipeline import Tracker
+    from livemarks.types import U8, Sink, Source, SourceInfo, Tally
+
+log = logging.getLogger(__name__)
+
+
+def positive(text: str) -> float:
+    """An option's number above zero."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return number
+
+
+def landmarks_option(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument("--landmarks", metavar="FILE", help="the points, as JSON lines (.jsonl) or as a table (.csv)")
+
+
+def model_options(parser: argparse.ArgumentParser, *, faces: int, smooth: bool = True) -> None:
+    """Adds the options that choose the net, what it looks for, and what it runs on. faces: the default of --faces."""
+    group = parser.add_argument_group("tracking")
+    group.add_argument(
+        "--model", default="lite-68", metavar="NAME", help="a net of `livemarks models`, or an .onnx file"
+    )
+    group.add_argument("--faces", type=int, default=faces, metavar="N", help=f"find at most N faces (default: {faces})")
+    group.add_argument("--range", default="auto", help="how far faces may be: short, full, or auto (default), both")
+    if smooth:
+        group.add_argument("--smooth", default="medium", help="off, light, medium (default) or strong: steady or quick")
+    group = parser.add_argument_group("speed")
+    group.add_argument("--backend", default="auto", help="auto (default), onnx, torch, cudagraph or tensorrt")
+    group.add_argument("--device", default="auto", help="auto (default), cpu, cuda, mps, …")
+    group.add_argument("--precision", default="auto", help="auto (default), fp32 or fp16")
+    group.add_argument("--threads", type=int, metavar="N", help="CPU threads of the net (default: chosen by itself)")
+
+
+def open_net(args: argparse.Namespace) -> Net:
+    from livemarks import api
+
+    return api.open_net(
+        args.model, backend=args.backend, device=args.device, precision=args.precision, threads=args.threads
+    )
+
+
+def check_outputs(*outputs: str | None, source: str = "") -> list[str]:
+    """Those outputs that were asked for, after making sure that each can be a file and is not the source."""
+    from livemarks.types import LivemarksError
+
+    wanted = [path for path in outputs if path is not None]
+    for path in wanted:
+        folder = Path(path).parent
+        if not folder.is_dir():
+            raise LivemarksError(f"can't write {path}: there is no folder {folder}; make it first")
+        if Path(path).is_dir():
+            raise LivemarksError(f"can't write {path}: that is a folder; name a file")
+        if not os.access(folder, os.W_OK):
+            raise LivemarksError(f"can't write {path}: no permission to write in {folder}; choose another folder")
+        if os.path.exists(path) and os.path.exists(source) and os.path.samefile(path, source):
+            raise LivemarksError(f"{path} is the input and would be overwritten; give the output another name")
+    if len({os.path.abspath(path) for path in wanted}) < len(wanted):
+        raise LivemarksError(f"two outputs are called {wanted[0]}; give each a name of its own")
+    return wanted
+
+
+def has_display() -> bool:
+    """Whether a window can be shown here."""
+    if sys.platform in ("win32", "darwin"):
+        return True
+    return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+
+
+def open_window(source: Source, net: Net, *, mirror: bool = False) -> Sink:
+    """The window, with a HUD of how the run goes."""
+    from livemarks import draw, plugins
+
+    def hud(image: U8, tally: Tally) -> U8:
+        lines = [
+            f"{tally.fps:.1f} fps   {1e3 * tally.age_s:.0f} ms old",
+            f"{tally.dropped} of {tally.captured} frames dropped",
+            f"{net.card.name} on {net.runner.label}",
+        ]
+        status: str = getattr(source, "status", "")  # of a camera: what is wrong with it at the moment
+        return draw.hud(image, [*lines, status] if status else lines)
+
+    window: Sink = plugins.load("sinks", "window")(f"livemarks: {source.info.name}", hud=hud, mirror=mirror)
+    return window
+
+
+def follow(
+    source: Source,
+    tracker: Tracker,
+    open_sinks: Sequence[Callable[[], Sink]],
+    *,
+    net: Net,
+    wrote: Sequence[str] = (),
+    quiet: bool = False,
+    seconds: float | None = None,
+) -> int:
+    """Runs a source to its end, or for so many seconds, and says how it went.
+
+    wrote: what the sinks write. Returns the exit status: 2 if the source was damaged, so that frames are missing.
+    """
+    from livemarks import draw, pipeline
+    from livemarks.commands._progress import progress
+    from livemarks.types import Stop, Tally
+
+    started_s = time.monotonic()
+    last = Tally()
+    with ExitStack() as failing:
+        sinks = []
+        for open_sink in open_sinks:
+            sinks.append(open_sink())
+            failing.callback(sinks[-1].close)
+        failing.pop_all()  # from here on pipeline.run closes them
+    with progress(source.info, quiet) as show:
+
+        def on_tally(tally: Tally) -> None:
+            nonlocal last
+            last = tally
+            show(tally)
+            if seconds is not None and time.monotonic() - started_s >= seconds:
+                raise Stop
+
+        started_s = time.monotonic()
+        try:
+            pipeline.run(source, tracker, sinks, draw=draw.overlay, on_tally=on_tally)
+        finally:  # also after Ctrl-C and errors: what was done is kept, and told
+            elapsed_s = time.monotonic() - started_s
+            if last.processed:
+                _tell(source.info, net, last, elapsed_s, wrote)
+            for notice in source.notices:
+                log.warning("%s", notice)
+    # A source that doesn't tell damage from other notices is taken to mean damage.
+    damaged: bool = getattr(source, "damaged", bool(source.notices))
+    return 2 if damaged and not source.info.live else 0
+
+
+def _tell(info: SourceInfo, net: Net, tally: Tally, elapsed_s: float, wrote: Sequence[str]) -> None:
+    dropped = f", {tally.dropped} of {tally.captured} dropped" if info.live else ""
+    log.info(
+        "%s: %d frames in %.1f s (%.1f fps)%s; a face in %d (%.1f %%); %s on %s",
+        *(info.name, tally.processed, elapsed_s, tally.processed / elapsed_s, dropped),
+        *(tally.faces, 100 * tally.faces / tally.processed, net.card.name, net.runner.label),
+    )
+    columns = [(stage, f"{1e3 * seconds:.2f}") for stage, seconds in tally.stage_s.items()]
+    widths = [max(map(len, column)) for column in columns]
+    for title, row in zip(("stage", "ms a frame"), zip(*columns, strict=True), strict=False):
+        log.info("%-10s  %s", title, "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)))
+    if wrote:
+        log.info("wrote %s", ", ".join(wrote))

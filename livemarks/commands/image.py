@@ -1,0 +1,76 @@
+"""`livemarks image`: every image by itself. Nobody is followed and nothing is smoothed."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+from livemarks.commands import _track
+
+if TYPE_CHECKING:
+    from livemarks.landmarker import Landmarker
+    from livemarks.types import U8, Detector, Frame, Result, Sink, Tally
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = "Without --out and --landmarks it prints how many faces each image shows."
+    parser.add_argument("input", nargs="+", metavar="FILE|DIR|GLOB", help="images, folders of images, patterns")
+    parser.add_argument("--out", metavar="DIR", help="folder for the images with points drawn on them; made if missing")
+    _track.landmarks_option(parser)
+    _track.model_options(parser, faces=16, smooth=False)
+
+
+def run(args: argparse.Namespace) -> int:
+    from livemarks import api, plugins
+    from livemarks.landmarker import Landmarker
+
+    outputs = _track.check_outputs(args.landmarks)
+    with ExitStack() as stack:
+        source = plugins.load("sources", "images")(args.input)
+        stack.callback(source.close)
+        net = _track.open_net(args)
+        stack.callback(net.runner.close)
+        # One face: the nearest one, quickly. More: all there are, however small, since nobody waits for a photograph.
+        detector = plugins.load("detectors", "mediapipe")(args.range, 1 if args.faces == 1 else None)
+        stack.callback(detector.close)
+        tracker = _Alone(detector, Landmarker(net.runner, net.card, net.scheme), args.faces)
+        sinks: list[Callable[[], Sink]] = []
+        if args.out:
+            sinks.append(lambda: plugins.load("sinks", "images")(args.out, source.names))
+        if args.landmarks:
+            sinks.append(lambda: api.open_landmarks(args.landmarks, source, net))
+        if not sinks:
+            sinks.append(lambda: _Count(source.names))
+        wrote = [*outputs, *([args.out] if args.out else [])]
+        return _track.follow(source, tracker, sinks, net=net, wrote=wrote, quiet=args.quiet)
+
+
+class _Alone:
+    """A tracker that has forgotten everything before each frame, so that ids begin at 1 in each."""
+
+    def __init__(self, detector: Detector, landmarker: Landmarker, faces: int) -> None:
+        self._detector, self._landmarker, self._faces = detector, landmarker, faces
+
+    def step(self, frame: Frame) -> Result:
+        from livemarks.smoothing import Raw
+        from livemarks.tracker import Tracker
+
+        return Tracker(self._detector, self._landmarker, Raw, faces=self._faces).step(frame)
+
+
+class _Count:
+    """A sink that prints each image's name and number of faces."""
+
+    wants_pixels = False
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = names
+
+    def write(self, result: Result, image: U8 | None, tally: Tally) -> None:
+        del image, tally
+        n = len(result.faces)
+        print(f"{self._names[result.frame.index]}: {n or 'no'} face{'' if n == 1 else 's'}")
+
+    def close(self) -> None: ...

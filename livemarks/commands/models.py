@@ -1,0 +1,30 @@
+"""`livemarks models`: what the cards inside the shipped nets say."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    del parser  # nothing to choose
+
+
+def run(args: argparse.Namespace) -> int:
+    from rich.console import Console
+    from rich.table import Table
+
+    from livemarks import weights
+
+    del args
+    table = Table("name", "scheme", "input", "MB", "score", "terms", title="Landmark nets", title_justify="left")
+    for name in weights.names():
+        path = weights.find(name)
+        card = weights.read_card(path)
+        height, width = card.size_hw
+        scores = "\n".join(f"{score.replace('_', ' ')} {value:.3g}" for score, value in card.scores.items())
+        megabytes = f"{path.stat().st_size / 1e6:.1f}"
+        table.add_row(name, card.scheme, f"{width}x{height}", megabytes, scores or "-", card.terms or "-")
+    console = Console()
+    # Off a terminal there is no width to keep to, and a cell cut in two is of no use to grep.
+    console.print(table, width=None if console.is_terminal else 200)
+    return 0

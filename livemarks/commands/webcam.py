@@ -1,0 +1,69 @@
+"""`livemarks webcam`: live, in a window or without one."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+from livemarks.commands import _track
+
+if TYPE_CHECKING:
+    from livemarks.types import Sink
+
+log = logging.getLogger(__name__)
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = "Keys in the window: q or Esc quits, space freezes, h hides the figures, s saves a picture."
+    group = parser.add_argument_group("camera")
+    group.add_argument("--camera", default="0", metavar="C", help="number (default: 0), URL, or a video file to play")
+    group.add_argument("--camera-api", default="auto", metavar="API", help="auto (default), v4l2, msmf, dshow, …")
+    group.add_argument("--size", type=_size_wh, metavar="WxH", help="picture size to ask of the camera, 1280x720")
+    group.add_argument("--fps", type=_track.positive, metavar="N", help="frame rate to ask of the camera")
+    group.add_argument("--seconds", type=_track.positive, metavar="N", help="stop after N seconds")
+    group = parser.add_argument_group("output")
+    group.add_argument("--record", metavar="OUT.mp4", help="a video of what was seen, with points drawn on it")
+    _track.landmarks_option(group)
+    group.add_argument("--headless", action="store_true", help="no window; chosen by itself where there is no display")
+    group.add_argument("--mirror", action="store_true", help="the window shows the picture mirrored; files do not")
+    _track.model_options(parser, faces=1)
+    group.add_argument(
+        "--extrapolate", type=float, default=0.0, metavar="MS", help="draw the face as it will be MS milliseconds later"
+    )
+
+
+def _size_wh(text: str) -> tuple[int, int]:
+    try:
+        width, height = map(int, text.lower().split("x"))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size; write it as 1280x720") from None
+    return width, height
+
+
+def run(args: argparse.Namespace) -> int:
+    from livemarks import api, plugins
+
+    outputs = _track.check_outputs(args.record, args.landmarks, source=args.camera)
+    window = not args.headless
+    if window and not _track.has_display():
+        window = False
+        log.info("no display: running without a window; Ctrl-C ends")
+    net = _track.open_net(args)
+    ahead_s = args.extrapolate / 1e3
+    with ExitStack() as stack:
+        tracker = api.open_tracker(net, faces=args.faces, smooth=args.smooth, range=args.range, extrapolate_s=ahead_s)
+        stack.callback(tracker.close)
+        source = api.open_source(args.camera, live=True, size_wh=args.size, fps=args.fps, camera_api=args.camera_api)
+        stack.callback(source.close)
+        sinks: list[Callable[[], Sink]] = []
+        if window:
+            sinks.append(lambda: _track.open_window(source, net, mirror=args.mirror))
+        if args.record:
+            sinks.append(lambda: plugins.load("sinks", "video")(args.record, source.info))
+        if args.landmarks:
+            sinks.append(lambda: api.open_landmarks(args.landmarks, source, net))
+        quiet = args.quiet or window  # the window's HUD says it all
+        return _track.follow(source, tracker, sinks, net=net, wrote=outputs, quiet=quiet, seconds=args.seconds)
