@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from livemarks.geometry import box_from_points, iou
+from livemarks.geometry import box_from_points
 from livemarks.landmarker import Landmarker
 from livemarks.types import (
     F64,
@@ -37,8 +37,9 @@ MAX_FACES = 16
 # A face may go unseen for two frames, undrawn, and keep its id; in the third its track ends. The same number of looks
 # of the detector in a row must miss a doubtful track before it ends.
 _PATIENCE = 3
-# A detection and a track that overlap this much (IoU) may be the same face. Two boxes of one size, 2/3 of a side apart.
-_MATCH_IOU = 0.2
+# A detection this many sides from a track's box may be its face: boxes of one size then overlap by 0.2 (IoU). A face
+# that went unseen may have moved on.
+_REACH_SEEN, _REACH_UNSEEN = 0.67, 1.0
 # Two tracks are on one face if they share this much of the smaller box: equal boxes less than 0.3 of a side apart.
 _SAME_SHARE = 0.7
 # In one frame no face moves further from where it was expected than this many of its sides, or grows more than so much;
@@ -145,10 +146,10 @@ class Tracker:
 
     def _follow(self, frame: Frame, dt_s: float) -> None:
         """Finds each face's points where they are expected."""
-        for face, (landmarks, box) in zip(
-            self._faces, self._read(frame.image, [face.box for face in self._faces]), strict=True
-        ):
-            if landmarks.presence >= self._presence_floor and _plausible(box, frame) and not _far(face.box, box):
+        found = self._read(frame.image, [face.box for face in self._faces])
+        for face, (landmarks, box) in zip(self._faces, found, strict=True):
+            near = _plausible(box, frame) and not _far(face.box, box, _MAX_JUMP)
+            if near and landmarks.presence >= self._presence_floor:
                 face.take(landmarks, box, dt_s)
 
     def _must_look(self) -> bool:
@@ -169,7 +170,7 @@ class Tracker:
         self._looked_s = self._t_s
         with self._timed("detect"):
             detections = self._detector(frame)
-        match = _matched([face.box for face in self._faces], detections)
+        match = _matched(self._faces, detections)
         unseen = []
         for i, face in enumerate(self._faces):
             face.unconfirmed = 0 if i in match else face.unconfirmed + 1
@@ -251,7 +252,7 @@ def _plausible(box: FaceBox, frame: Frame) -> bool:
     width, height = box.size_wh.tolist()
     x, y = box.center_xy.tolist()
     frame_wh = frame.size_wh
-    return (
+    return bool(
         _MIN_SIDE_PX <= max(width, height) <= 2 * max(frame_wh)
         and max(width, height) <= _MAX_ASPECT * min(width, height)
         and -0.5 <= x <= frame_wh[0] - 0.5
@@ -265,9 +266,10 @@ def _jump(expected: FaceBox, found: FaceBox) -> float:
     return 2 * distance / float(expected.size_wh.max() + found.size_wh.max())
 
 
-def _far(expected: FaceBox, found: FaceBox) -> bool:
+def _far(expected: FaceBox, found: FaceBox, reach: float) -> bool:
+    """Whether a face can't have come from one box to the other: further than so many sides, or grown too much."""
     growth = float(found.size_wh.max()) / float(expected.size_wh.max())
-    return _jump(expected, found) > _MAX_JUMP or not 1 / _MAX_GROWTH < growth < _MAX_GROWTH
+    return _jump(expected, found) > reach or not 1 / _MAX_GROWTH < growth < _MAX_GROWTH
 
 
 def _same(a: FaceBox, b: FaceBox) -> bool:
@@ -277,16 +279,16 @@ def _same(a: FaceBox, b: FaceBox) -> bool:
     return bool(shared >= _SAME_SHARE * min((ax2 - ax1) * (ay2 - ay1), (bx2 - bx1) * (by2 - by1)))
 
 
-def _matched(tracks: Sequence[FaceBox], detections: Sequence[FaceBox]) -> dict[int, int]:
-    """Track index -> detection index, each used once, the best overlap first."""
-    if not tracks or not detections:
-        return {}
-    overlap = iou(np.stack([box.xyxy for box in tracks]), np.stack([box.xyxy for box in detections]))  # (T, D)
+def _matched(faces: Sequence[_Face], detections: Sequence[FaceBox]) -> dict[int, int]:
+    """Index of a face -> index of its detection, each used once, the nearest first."""
+    near = []
+    for i, face in enumerate(faces):
+        reach = _REACH_SEEN if face.seen else _REACH_UNSEEN
+        for j, box in enumerate(detections):
+            if not _far(face.box, box, reach):
+                near.append((_jump(face.box, box), i, j))
     match: dict[int, int] = {}
-    for flat in np.argsort(-overlap, axis=None, kind="stable").tolist():
-        i, j = divmod(flat, len(detections))
-        if overlap[i, j] < _MATCH_IOU:
-            break
+    for _, i, j in sorted(near):
         if i not in match and j not in match.values():
             match[i] = j
     return match
