@@ -111,3 +111,89 @@ def fail(error: BaseException) -> Callable[[], object]:
         raise error
 
     return throw
+
+
+class FakeTime:
+    """A clock that only sleep moves. `slept_s` lists the sleeps; `while_asleep` is called in each, with its length."""
+
+    def __init__(self, while_asleep: Callable[[float], object] = lambda _: None) -> None:
+        self.now_s = 1000.0
+        self.slept_s: list[float] = []
+        self.while_asleep = while_asleep
+
+    def clock(self) -> float:
+        return self.now_s
+
+    def sleep(self, seconds: float) -> None:
+        self.slept_s.append(seconds)
+        self.while_asleep(seconds)
+        self.now_s += seconds
+
+
+class FakeCamera:
+    """A capture device that follows a script, whatever opens it: `FakeCamera(…).open` is a camera.Opener.
+
+    Each step is one `grab`: "new" a new picture; "same" the last one again; "torn" a picture that can't be decoded;
+    "gone" no picture; "hang" no return until `let_go` is set. "absent" instead fails one opening. After its last
+    step the camera is gone. A grab takes `period_s` of the clock.
+    """
+
+    def __init__(
+        self,
+        script: list[str],
+        time: FakeTime | None = None,
+        *,
+        period_s: float = 1 / 30,
+        size_wh: tuple[int, int] = (64, 48),
+        properties: dict[int, float] | None = None,
+    ) -> None:
+        self.time = time or FakeTime()
+        self.let_go = threading.Event()
+        self.hanging = threading.Event()
+        self.opened: list[tuple[int | str, int]] = []
+        self.asked: list[tuple[int, float]] = []
+        self.is_open = False
+        self.size_wh = size_wh
+        self.position_s = -period_s
+        self._script = list(reversed(script))
+        self._period_s = period_s
+        self._properties = properties or {}
+        self._seed = 0
+        self._torn = False
+
+    def open(self, device: int | str, api: int) -> FakeCamera:
+        assert not self.is_open, "opened twice"
+        self.opened.append((device, api))
+        self.is_open = bool(self._script) and self._script[-1] != "absent"
+        if not self.is_open and self._script:
+            self._script.pop()
+        return self
+
+    def isOpened(self) -> bool:
+        return self.is_open
+
+    def grab(self) -> bool:
+        assert self.is_open
+        self.time.now_s += self._period_s
+        step = self._script.pop() if self._script else "gone"
+        if step == "hang":
+            self.hanging.set()
+            self.let_go.wait(30)
+        self.position_s += self._period_s
+        self._seed += step == "new"
+        self._torn = step == "torn"
+        return step in ("new", "same", "torn")
+
+    def retrieve(self) -> tuple[bool, Any]:
+        assert self.is_open
+        return (False, None) if self._torn else (True, picture(self._seed, self.size_wh))
+
+    def get(self, prop: int, /) -> float:
+        return self._properties.get(prop, 0.0)
+
+    def set(self, prop: int, value: float, /) -> bool:
+        self.asked.append((prop, value))
+        return False
+
+    def release(self) -> None:
+        self.is_open = False

@@ -1,0 +1,432 @@
+"""Live pictures: a camera, a network stream, or a media file played at its own pace as if it were a camera.
+
+A camera that is unplugged, or freezes, is opened again and again until it is back, and `status` says so meanwhile. The
+thread that reads waits inside the driver; `close`, from another thread, never waits long for it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+
+from livemarks.types import U8, Frame, LivemarksError, SourceInfo
+
+APIS = {
+    "auto": cv2.CAP_ANY,
+    "v4l2": cv2.CAP_V4L2,
+    "msmf": cv2.CAP_MSMF,
+    "dshow": cv2.CAP_DSHOW,
+    "avfoundation": cv2.CAP_AVFOUNDATION,
+    "gstreamer": cv2.CAP_GSTREAMER,
+    "ffmpeg": cv2.CAP_FFMPEG,
+}
+
+# What "auto" tries for a camera. CAP_ANY would go on to FFmpeg and to depth cameras, which take time and find nothing.
+_NATIVE = {
+    "linux": (cv2.CAP_V4L2,),
+    "darwin": (cv2.CAP_AVFOUNDATION,),
+    "win32": (cv2.CAP_MSMF, cv2.CAP_DSHOW),
+}
+
+# With one buffer a V4L2 driver has nowhere to put the next picture while we read this one, and half the rate is lost.
+# Two cost no delay: the capture thread takes every picture as it comes.
+_BUFFERS = 2
+
+# Beyond 640x480 at 30 Hz, uncompressed pictures don't fit through USB 2, and the camera slows down to 5 or 10 a second.
+_MOST_RAW_PX = 640 * 480
+
+# A network stream may take this long to answer, and be silent for this long.
+_OPEN_S = 10.0
+_READ_S = 5.0
+
+# Some drivers fail their first reads (macOS while it asks for permission, virtual cameras while they start), and after
+# this long it is a camera without a picture.
+_FIRST_S = 3.0
+_FIRST_PAUSE_S = 0.1
+
+# Waits before a lost camera is opened again: quick for a loose plug, gentle for one that stays away overnight.
+_BACK_OFF_S = (0.5, 1.0, 2.0, 4.0, 5.0)
+
+# A sensor's noise changes some pixel in every picture, so one that stays the same for this long is a frozen camera. A
+# test picture stays the same too: each time opening again did not help, the limit doubles, up to the second number.
+_FROZEN_S = 5.0
+_MOST_FROZEN_S = 300.0
+
+# A read that takes longer is worth a word in `status`; the slowest usual cameras give 5 pictures a second.
+_SILENT_S = 2.0
+
+# A rate is judged over at least this long, and told if it is off by more than this share.
+_RATE_SPAN_S = 2.0
+_RATE_SLACK = 0.1
+
+# Where the system can't list cameras, so many numbers are tried; few people own more.
+_MOST_CAMERAS = 4
+
+# How long `close` waits for a read to come back before it leaves the device to the reading thread.
+_CLOSE_S = 1.0
+
+# A file that decodes too slowly: of frames that are late, so many in a row are not converted; not all, or nothing would
+# be seen. Once one is this late, the rest is played later instead.
+_MOST_SKIPPED = 4
+_LATE_S = 1.0
+
+
+class Device(Protocol):
+    """The part of cv2.VideoCapture that is used here."""
+
+    def isOpened(self) -> bool: ...
+    def grab(self) -> bool: ...
+    def retrieve(self) -> tuple[bool, Any]: ...
+    def get(self, prop: int, /) -> float: ...
+    def set(self, prop: int, value: float, /) -> bool: ...
+    def release(self) -> None: ...
+
+
+Opener = Callable[[int | str, int], Device]  # called with the device and one of APIS' values
+
+
+class Source:
+    """A live source. Raises LivemarksError if the device doesn't open or gives no picture.
+
+    device: a camera's number (0, "0"), its path ("/dev/video0"), a stream's address ("rtsp://…") or a media file.
+    size_wh, fps: what to ask a camera for; what it gives instead is in `notices`. api: a key of APIS.
+    opener, clock and sleep stand for OpenCV and for time; sleep(seconds) must end early once `close` is called.
+
+    A file, or an address that leads to one, ends. A camera or stream doesn't: when it is lost it is opened again, which
+    `reopened` counts. `status` says in one line what is wrong at the moment, for people to see.
+    """
+
+    def __init__(
+        self,
+        device: int | str,
+        *,
+        size_wh: tuple[int, int] | None = None,
+        fps: float | None = None,
+        api: str = "auto",
+        opener: Opener | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], object] | None = None,
+    ) -> None:
+        if api not in APIS:
+            raise LivemarksError(f"no camera interface is called {api!r}; there are: {', '.join(APIS)}")
+        self.notices: list[str] = []
+        self.reopened = 0
+        self._closing = threading.Event()
+        self._clock = clock
+        self._sleep = sleep or self._closing.wait
+        self._opener = opener or _open
+        self._target = _target(device, api)
+        self._apis = _apis(self._target, api)
+        self._asked_wh, self._asked_fps = size_wh, fps
+        self._device: Device | None = None
+        self._in_use = threading.Lock()  # held while the device is called: VideoCapture is not thread-safe
+        self._waiting_since_s: float | None = None  # while a read is under way
+        self._trouble = ""
+        self._made: list[tuple[int, float]] = []  # index and t_s of the first frame and of the last
+
+        name = _name(self._target)
+        first = self._open()
+        if first is None:
+            raise LivemarksError(_why(self._target, name, sys.platform))
+        self._first: U8 | None = first
+        rate, count = self._get(cv2.CAP_PROP_FPS), self._get(cv2.CAP_PROP_FRAME_COUNT)
+        # Cameras and endless streams have a length of 0 or less, and often no rate either.
+        self._ends = isinstance(self._target, str) and 0 < count < 1e9
+        nominal = Fraction(rate).limit_denominator(1001) if 1 <= rate <= 1000 else None
+        got_wh = first.shape[1], first.shape[0]
+        self.info = SourceInfo(name, got_wh, nominal, int(count) if self._ends else None, live=True)
+        if size_wh is not None and size_wh != got_wh:
+            self.notices.append(f"{name} was asked for {_x(size_wh)} and gives {_x(got_wh)}")
+
+    def __iter__(self) -> Iterator[Frame]:
+        return self._play() if self._ends else self._watch()
+
+    @property
+    def status(self) -> str:
+        """What is wrong at this moment; empty if nothing is."""
+        since_s = self._waiting_since_s
+        silent_s = 0.0 if since_s is None else self._clock() - since_s
+        if not self._trouble and silent_s > _SILENT_S:
+            return f"{self.info.name} has given no picture for {silent_s:.0f} s"
+        return self._trouble
+
+    def close(self) -> None:
+        """Ends the iteration and releases the device; within about a second, even if the driver hangs."""
+        if not self._closing.is_set():
+            self._sum_up()
+        self._closing.set()
+        if self._in_use.acquire(timeout=_CLOSE_S):  # else its reader releases it, should the driver ever come back
+            self._release()
+            self._in_use.release()
+
+    # --- frames -------------------------------------------------------------------------------------------------------
+
+    def _watch(self) -> Iterator[Frame]:
+        """Frames of a camera as they come, over and over again."""
+        self._first = None  # old by now
+        last: U8 | None = None
+        changed_s, patience_s = self._clock(), _FROZEN_S
+        index = 0
+        while not self._closing.is_set():
+            t_s = self._grab()
+            if t_s is None:
+                self._reopen("is lost")
+                changed_s = self._clock()
+                continue
+            image = self._retrieve()
+            if image is not None:
+                yield self._frame(image, index, t_s)
+            index += 1  # a picture that was damaged on its way counts as lost
+            if image is not None and (last is None or not _same(image, last)):
+                last, changed_s, patience_s = image, t_s, _FROZEN_S
+            elif t_s - changed_s > patience_s:
+                patience_s = min(2 * patience_s, _MOST_FROZEN_S)
+                self._reopen("gives the same picture for ever")
+                changed_s = self._clock()
+
+    def _play(self) -> Iterator[Frame]:
+        """Frames of a file, each at its time; t_s is when it was due."""
+        period_s = float(1 / self.info.fps) if self.info.fps else 1 / 25
+        media_s = self._get(cv2.CAP_PROP_POS_MSEC) / 1000
+        zero_s = self._clock() - media_s  # media time 0 on our clock
+        skipped = 0
+        for index in itertools.count():
+            if index > 0:  # the first was grabbed when the file was opened
+                if self._grab() is None:
+                    return
+                position_s = self._get(cv2.CAP_PROP_POS_MSEC) / 1000
+                media_s = position_s if position_s > media_s else media_s + period_s  # time stamps may be missing
+            late_s = self._clock() - zero_s - media_s
+            if late_s > _LATE_S:
+                self._note(f"{self.info.name} decodes slower than its own pace here and was played more slowly")
+                zero_s += late_s
+            elif late_s > period_s and skipped < _MOST_SKIPPED:
+                skipped += 1
+                continue
+            skipped = 0
+            image = self._first if index == 0 else self._retrieve()
+            self._first = None
+            if image is None:
+                continue
+            self._sleep(max(0.0, zero_s + media_s - self._clock()))
+            if self._closing.is_set():
+                return
+            yield self._frame(image, index, zero_s + media_s)
+
+    def _frame(self, image: U8, index: int, t_s: float) -> Frame:
+        self._made = [*self._made[:1], (index, t_s)]
+        size_wh = self.info.size_wh
+        if size_wh is not None and size_wh != (image.shape[1], image.shape[0]):
+            self._note(f"{self.info.name} changed its size; its pictures were scaled to {_x(size_wh)} again")
+            image = np.asarray(cv2.resize(image, size_wh, interpolation=cv2.INTER_AREA), np.uint8)
+        return Frame(image, index, t_s)
+
+    def _reopen(self, trouble: str) -> None:
+        """Opens the device again, at longer and longer intervals; returns when it is back or `close` is called."""
+        for attempt in itertools.count():
+            self._trouble = f"{self.info.name} {trouble}; opening it again, attempt {attempt + 1}"
+            with self._in_use:
+                self._release()
+            self._sleep(_BACK_OFF_S[min(attempt, len(_BACK_OFF_S) - 1)])
+            if self._closing.is_set():
+                return
+            if self._open() is not None:
+                self.reopened += 1
+                self._trouble = ""
+                return
+
+    def _sum_up(self) -> None:
+        name = self.info.name
+        if self.reopened:
+            times = "once" if self.reopened == 1 else f"{self.reopened} times"
+            self.notices.append(f"{name} was lost and opened again {times}")
+        elif self._asked_fps is not None and len(self._made) == 2:
+            (first, first_s), (last, last_s) = self._made
+            got_fps = (last - first) / max(last_s - first_s, 1e-3)
+            if last_s - first_s > _RATE_SPAN_S and abs(got_fps / self._asked_fps - 1) > _RATE_SLACK:
+                self.notices.append(f"{name} was asked for {self._asked_fps:g} frames a second and gave {got_fps:.1f}")
+
+    def _note(self, line: str) -> None:
+        if line not in self.notices:
+            self.notices.append(line)
+
+    # --- the device ---------------------------------------------------------------------------------------------------
+
+    def _open(self) -> U8 | None:
+        """Opens the device by the first interface that gives a picture, and returns that picture; None if none does."""
+        with self._in_use:
+            for api in self._apis:
+                self._device = self._opener(self._target, api)
+                if self._device.isOpened():
+                    self._ask(self._device, api)
+                    image = self._first_picture(self._device)
+                    if image is not None and not self._closing.is_set():
+                        return image
+                self._release()
+        return None
+
+    def _ask(self, device: Device, api: int) -> None:
+        if _is_media(self._target):
+            return
+        if self._asked_wh is not None:
+            width, height = self._asked_wh
+            if width * height > _MOST_RAW_PX and api in (cv2.CAP_V4L2, cv2.CAP_DSHOW):
+                device.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*"MJPG"))
+            device.set(cv2.CAP_PROP_FRAME_WIDTH, width)
+            device.set(cv2.CAP_PROP_FRAME_HEIGHT, height)
+        if self._asked_fps is not None:
+            device.set(cv2.CAP_PROP_FPS, self._asked_fps)
+        device.set(cv2.CAP_PROP_BUFFERSIZE, _BUFFERS)
+
+    def _first_picture(self, device: Device) -> U8 | None:
+        start_s = self._clock()
+        while not self._closing.is_set():
+            image = _picture(device) if device.grab() else None
+            if image is not None:
+                return image
+            if _is_media(self._target) or self._clock() - start_s > _FIRST_S:
+                return None
+            self._sleep(_FIRST_PAUSE_S)
+        return None
+
+    def _grab(self) -> float | None:
+        """Waits for the next picture and returns the time of its arrival; None if there is none to be had."""
+        with self._in_use:
+            if self._device is None:
+                return None
+            self._waiting_since_s = self._clock()
+            grabbed = self._device.grab()
+            t_s = self._clock()
+            self._waiting_since_s = None
+            if self._closing.is_set():
+                self._release()
+                return None
+            return t_s if grabbed else None
+
+    def _retrieve(self) -> U8 | None:
+        with self._in_use:
+            return None if self._device is None else _picture(self._device)
+
+    def _get(self, prop: int) -> float:
+        with self._in_use:
+            return self._device.get(prop) if self._device is not None else 0.0
+
+    def _release(self) -> None:
+        """The caller holds `_in_use`."""
+        if self._device is not None:
+            self._device.release()
+        self._device = None
+
+
+def probe() -> list[SourceInfo]:
+    """The cameras of this machine that give a picture. Those in use by other programs, or forbidden, are left out."""
+    if sys.platform == "linux":
+        numbers = sorted(int(path.name[5:]) for path in Path("/dev").glob("video[0-9]*"))
+    else:
+        numbers = list(range(_MOST_CAMERAS))  # nothing lists them
+    found = []
+    for number in numbers:
+        with suppress(LivemarksError):
+            source = Source(number)
+            found.append(source.info)
+            source.close()
+    return found
+
+
+def _open(device: int | str, api: int) -> Device:
+    """OpenCV's own device. What OpenCV and FFmpeg would print about one that doesn't open is for us to say."""
+    if "OPENCV_LOG_LEVEL" not in os.environ:
+        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # AV_LOG_QUIET; read when FFmpeg is first used
+    params: list[int] = []
+    if api == cv2.CAP_FFMPEG and _is_address(device):
+        params += [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, round(_OPEN_S * 1000)]
+        params += [cv2.CAP_PROP_READ_TIMEOUT_MSEC, round(_READ_S * 1000)]
+    return cv2.VideoCapture(device, api, params)
+
+
+def _picture(device: Device) -> U8 | None:
+    """The picture that was grabbed; None if it is damaged."""
+    ok, image = device.retrieve()
+    return image if ok else None
+
+
+def _target(device: int | str, api: str) -> int | str:
+    """What to hand to OpenCV: a camera's number, or a path or address that may exist."""
+    text = str(device)
+    if text.isdecimal():
+        return int(text)
+    if _is_address(text) or text.startswith("/dev/") or api == "gstreamer" or os.path.exists(text):
+        return text
+    raise LivemarksError(f"no camera, file or address is called {text!r}; cameras have numbers, the first is 0")
+
+
+def _apis(target: int | str, api: str) -> tuple[int, ...]:
+    if api != "auto":
+        return (APIS[api],)
+    return (cv2.CAP_FFMPEG,) if _is_media(target) else _NATIVE.get(sys.platform, (cv2.CAP_ANY,))
+
+
+def _is_address(target: int | str) -> bool:
+    return isinstance(target, str) and "://" in target
+
+
+def _is_media(target: int | str) -> bool:
+    """True for a stream or file, False for a camera."""
+    return isinstance(target, str) and (_is_address(target) or os.path.isfile(target))
+
+
+def _name(target: int | str) -> str:
+    """What to call it, without the password that an address may hold."""
+    if isinstance(target, int):
+        return f"camera {target}"
+    scheme, address, rest = target.partition("://")
+    if not address:
+        return target
+    host, slash, path = rest.partition("?")[0].partition("/")
+    return scheme + address + host.rpartition("@")[2] + slash + path
+
+
+def _why(target: int | str, name: str, platform: str) -> str:
+    """One line on what may keep a device from giving pictures, and what to do."""
+    if _is_address(target):
+        return f"{name} could not be opened: a wrong address, no answer within {_OPEN_S:.0f} s, or no video behind it"
+    if _is_media(target):
+        return f"{name} could not be played: it holds no video that can be read"
+    if platform == "darwin":
+        return (
+            f"{name} gives no picture: allow this terminal in System Settings > Privacy & Security > Camera and start "
+            "it again, or close the program that uses the camera"
+        )
+    if platform == "win32":
+        return (
+            f"{name} gives no picture: close the program that uses it, allow desktop apps in Settings > Privacy & "
+            "security > Camera, or try another --camera-api (dshow)"
+        )
+    path = Path(f"/dev/video{target}" if isinstance(target, int) else target)
+    if not path.exists():
+        there = ", ".join(str(p) for p in sorted(Path("/dev").glob("video[0-9]*"))) or "no camera"
+        return f"{name} is not there ({path} does not exist); this machine has {there}"
+    if not os.access(path, os.R_OK | os.W_OK):
+        return f"{name} may not be used by you ({path}): run `sudo usermod -aG video $USER` and log in again"
+    return f"{name} gives no picture: another program may be using it, or {path} is no camera"
+
+
+def _same(a: U8, b: U8) -> bool:
+    """Whether two pictures are equal in every byte; a coarse look first, which noise nearly always settles."""
+    return np.array_equal(a[::16, ::16], b[::16, ::16]) and np.array_equal(a, b)
+
+
+def _x(size_wh: tuple[int, int]) -> str:
+    return f"{size_wh[0]}x{size_wh[1]}"
