@@ -124,6 +124,20 @@ def test_faces_of_two_schemes_are_not_mixed(tmp_path: Path) -> None:
         pack.cut([one, other])
 
 
+def test_one_photograph_under_two_names_is_one_person(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    small = [rng.integers(0, 256, (8, 8, 3), np.uint8) for _ in range(2)]
+    pictures = [cv2.resize(s, (100, 100), interpolation=cv2.INTER_CUBIC) for s in (small[0], small[1], small[0])]
+    pictures[2] = cv2.convertScaleAbs(pictures[2], alpha=0.7, beta=40)  # a copy, printed paler
+    one = dotted(tmp_path, 100, (50, 50), 4)
+    samples = []
+    for i, picture in enumerate(pictures):
+        path = tmp_path / f"image_{i}.png"
+        cv2.imwrite(str(path), picture)
+        samples.append(Sample(path, "ibug68", one.xy, path.stem, "lfpw-train", path.name))
+    assert pack.cut(samples, 96).persons == ("image_0", "image_1", "image_0")
+
+
 def test_faces_check_themselves() -> None:
     good = faces()
     with pytest.raises(ValueError, match="of 68 points"):

@@ -1,0 +1,195 @@
+"""bench/accuracy.py on made-up faces whose errors are known, with a net and peers that answer as told."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from livemarks import plugins
+from livemarks.landmarker import Landmarker
+from livemarks.train.samples import Sample
+from livemarks.types import F32, F64, U8, Card, FaceBox, Frame, LivemarksError
+
+BENCH = Path(__file__).resolve().parent.parent / "bench"
+sys.path.insert(0, str(BENCH))
+import accuracy  # noqa: E402
+
+CARD = Card("fake-68", "fake", "ibug68", (64, 64), margin=1.6)
+
+
+class CenterRunner:
+    """A net that answers with a ring of points around the crop's centre, each 2 px uncertain."""
+
+    label = "fake"
+
+    def __call__(self, crops: U8) -> tuple[F32, F32, F32]:
+        count = len(crops)
+        ring = np.tile(ring68(31.5, 31.5, 10), (count, 1, 1)).astype(np.float32)
+        return ring, np.full((count, 68), 2, np.float32), np.full(count, 0.25, np.float32)
+
+    def close(self) -> None: ...
+
+
+def ring68(x: float, y: float, radius: float) -> F64:
+    angle = np.linspace(0, 2 * np.pi, 68, endpoint=False)
+    return np.stack([x + radius * np.cos(angle), y + radius * np.sin(angle)], axis=1)
+
+
+def truth(folder: Path, name: str, xy: F64) -> accuracy.Truth:
+    path = folder / f"{name}.png"
+    cv2.imwrite(str(path), np.full((200, 200, 3), 90, np.uint8))
+    sample = Sample(path, "ibug68", xy.astype(np.float32), name, "helen-test", path.name)
+    return accuracy.Truth(sample, sample.xy, 50.0)
+
+
+def ask(faces: list[accuracy.Truth], box: str, detect: Callable[[Frame], tuple[FaceBox, ...]]) -> accuracy.Answers:
+    landmarker = Landmarker(CenterRunner(), CARD, plugins.load("schemes", "ibug68"))
+    return accuracy.ask_net(landmarker, CARD.margin, faces, box, detect)
+
+
+def no_detector(_: Frame) -> tuple[FaceBox, ...]:
+    raise AssertionError("the label's box needs no detector")
+
+
+def test_with_the_labels_box_errors_are_exact(tmp_path: Path) -> None:
+    # The crop is 1.6 x 40 px wide, so one of its 64 px is a px of the picture, and the net's ring is 10 px wide.
+    faces = [truth(tmp_path, "a", ring68(100, 90, 20)), truth(tmp_path, "b", ring68(70, 110, 20))]
+    answers = ask(faces, "label", no_detector)
+    np.testing.assert_allclose(answers.xy[0], ring68(100, 90, 10), atol=0.05)
+    row = accuracy.score(answers, faces, "ibug68")
+    assert row["nme_percent"] == pytest.approx(20, abs=0.1)  # 10 px off, of 50
+    assert row["rmse_px"] == pytest.approx(10 / 2**0.5, abs=0.05)
+    assert (row["faces"], row["missed"], row["low_presence"], row["failures_10"]) == (2, 0, 2, 1.0)
+    assert row["sigma_coverage"]["all"][0] < 0.3  # off by 5 sigma
+
+
+def test_a_missed_face_is_counted_apart_and_fails(tmp_path: Path) -> None:
+    faces = [truth(tmp_path, "a", ring68(100, 90, 10)), truth(tmp_path, "b", ring68(60, 110, 10))]
+
+    def detect(frame: Frame) -> tuple[FaceBox, ...]:
+        wrong = FaceBox(np.array([150, 150, 190, 190], np.float32))
+        right = FaceBox(np.array([88, 78, 112, 102], np.float32))
+        return (wrong, right) if frame.index == 0 else (wrong,)
+
+    answers = ask(faces, "detector", detect)
+    assert np.isnan(answers.xy[1]).all()
+    row = accuracy.score(answers, faces, "ibug68")
+    assert (row["missed"], row["failures_10"]) == (1, 0.5)
+    assert row["nme_percent"] < 10  # of the face that was found
+    assert accuracy.score(ask(faces, "detector", lambda _: ()), faces, "ibug68") == {"faces": 2, "missed": 2}
+
+
+def test_a_recrop_is_cut_around_the_nets_own_points(tmp_path: Path) -> None:
+    faces = [truth(tmp_path, "a", ring68(100, 90, 20))]
+    box = FaceBox(np.array([80, 70, 120, 110], np.float32))
+    once, again = (ask(faces, kind, lambda _: (box,)) for kind in ("detector", "recrop"))
+    assert np.ptp(once.xy[0], axis=0).max() == pytest.approx(20, abs=0.1)
+    assert again.crop_px[0] == pytest.approx(1.6 * np.ptp(once.xy[0], axis=0).max(), rel=0.1)  # smaller, and turned
+
+
+def test_the_15_points_are_told_in_px_of_the_crop_at_96(tmp_path: Path) -> None:
+    kaggle = plugins.load("schemes", "kaggle15")
+    face = truth(tmp_path, "a", ring68(100, 90, 20))
+    face15 = accuracy.Truth(face.sample, np.zeros((15, 2), np.float32), 50.0)
+    answers = accuracy.Answers(np.full((1, 15, 2), 3.0), None, np.full(1, np.nan), np.full(1, 192.0))
+    row = accuracy.score(answers, [face15], kaggle.name)
+    assert row["rmse_px"] == pytest.approx(3)
+    assert row["rmse_96_px"] == pytest.approx(1.5)
+
+
+def test_sets_are_matched_to_schemes() -> None:
+    assert accuracy.sets_for("ibug68", []) == ["helen-test"]
+    assert accuracy.sets_for("kaggle15", []) == ["helen-test"]
+    assert accuracy.sets_for("nose1", []) == ["imm"]
+    assert accuracy.sets_for("nose1", ["helen-test", "imm"]) == ["imm"]
+    assert accuracy.sets_for("ibug68", ["cofw"]) == ["cofw"]  # and then it is called unknown
+
+
+# --- peers -----------------------------------------------------------------------------------------------------------
+
+
+def fake_peer(folder: Path, body: str) -> list[str]:
+    script = folder / "peer.py"
+    script.write_text("import json, sys\n" + body)
+    return [sys.executable, str(script), "fake"]
+
+
+def test_of_a_peers_faces_the_labelled_one_is_measured(tmp_path: Path) -> None:
+    faces = [truth(tmp_path, "a", ring68(100, 90, 20)), truth(tmp_path, "b", ring68(40, 40, 20))]
+    answers = json.dumps({"faces": [ring68(150, 150, 20).tolist(), ring68(102, 90, 20).tolist()]})
+    command = fake_peer(
+        tmp_path,
+        f"""print(json.dumps({{"version": "fake 1.0"}}), flush=True)
+for line in sys.stdin:
+    assert json.loads(line)["box"] is None
+    print({answers!r}, flush=True)
+""",
+    )
+    found, version = accuracy.ask_peer(command, faces, "detector", None)
+    row = accuracy.score(found, faces, "ibug68")
+    assert version == "fake 1.0"
+    assert (row["missed"], row["nme_percent"]) == (1, pytest.approx(4, abs=1e-4))
+    assert "sigma_coverage" not in row
+
+
+def test_a_peer_that_is_missing_or_dies_is_told_in_one_line(tmp_path: Path) -> None:
+    faces = [truth(tmp_path, "a", ring68(100, 90, 20))]
+    command = fake_peer(tmp_path, """print(json.dumps({"missing": "no module; needs: pip install it"}))""")
+    with pytest.raises(LivemarksError, match=r"not installed in .*pip install it"):
+        accuracy.ask_peer(command, faces, "label", None)
+    with pytest.raises(LivemarksError, match="ended: ValueError: too bad"):
+        accuracy.ask_peer(fake_peer(tmp_path, "raise ValueError('too bad')"), faces, "label", None)
+
+
+def test_peers_are_asked_for_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        accuracy.main(["--data", str(tmp_path), "--peers", "openface"])
+    assert "there are: dlib, mediapipe" in capsys.readouterr().err
+
+
+def test_the_mesh_map_moves_turns_and_grows_with_the_face(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    path = tmp_path / "map.npz"
+    np.savez(path, mean_in=rng.normal(size=956), weights=rng.normal(size=(956, 136)), mean_out=rng.normal(size=136))
+    mesh_map = accuracy.MeshMap(path)
+    mesh = rng.uniform(0, 100, (478, 2))
+    turn = 1.7 * np.array([[np.cos(0.4), -np.sin(0.4)], [np.sin(0.4), np.cos(0.4)]])
+    np.testing.assert_allclose(mesh_map(mesh @ turn.T + 5), mesh_map(mesh) @ turn.T + 5, rtol=1e-6)
+    path.write_text("no map")
+    with pytest.raises(LivemarksError, match="not a map"):
+        accuracy.MeshMap(path)
+
+
+# --- the whole command -----------------------------------------------------------------------------------------------
+
+
+def test_the_command_measures_a_model_file(
+    tmp_path: Path, still_model: Callable[..., Path], astronaut: U8, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "300w" / "helen" / "testset"
+    folder.mkdir(parents=True)
+    cv2.imwrite(str(folder / "1_1.png"), astronaut)
+    xy = ring68(222, 135, 45) + 1
+    rows = "\n".join(f"{x} {y}" for x, y in xy)
+    (folder / "1_1.pts").write_text(f"version: 1\nn_points: 68\n{{\n{rows}\n}}\n")
+    (folder / "2_1.pts").write_text("")
+    command = ["--data", str(tmp_path), "--model", str(still_model())]
+    worst = tmp_path / "worst.png"
+    assert accuracy.main([*command, "--json", "--worst", str(worst)]) == 0
+    said = capsys.readouterr()
+    rows = json.loads(said.out)["rows"]
+    assert [(row["box"], row["faces"], row["missed"]) for row in rows] == [(box, 1, 0) for box in accuracy.BOXES]
+    assert "left out: helen-test: 2_1.pts" in said.err
+    assert cv2.imread(str(worst)) is not None
+    assert accuracy.main(command) == 0
+    assert "still-68" in capsys.readouterr().out
+    assert accuracy.main([*command, "--set", "cofw"]) == 2
+    assert "error: no data set is called 'cofw'" in capsys.readouterr().err
+    assert accuracy.main([*command, "--set", "imm"]) == 2
+    assert "nothing to measure" in capsys.readouterr().err
