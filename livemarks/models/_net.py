@@ -1,0 +1,132 @@
+"""What every landmark net shares: pixels in, the contract out, and the decoders that turn maps into points."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+# ITU-R BT.601 luma weights, in BGR order: the grey that cv2.cvtColor gives.
+_LUMA_BGR = (0.114, 0.587, 0.299)
+
+
+class Raw(NamedTuple):
+    """What a net computes before it is decoded; training looks at this.
+
+    xy (B, N, 2) crop px; log_sigma (B, N), log of crop px; presence (B,) logits;
+    heat (B, N, h, w) logits of the heatmaps, or None for nets that regress points.
+    """
+
+    xy: Tensor
+    log_sigma: Tensor
+    presence: Tensor
+    heat: Tensor | None = None
+
+
+class LandmarkNet(nn.Module):
+    """Base of all nets: `forward` fulfils the contract of types.Runner, normalisation and decoding inside.
+
+    Subclasses set up their layers and write `raw(pixels)`, from (B, C, H, W) floats. grey: one channel instead of
+    three. shift, scale: pixels enter as (value - shift) / scale.
+    """
+
+    sigma_scale: Tensor
+
+    def __init__(self, size_hw: tuple[int, int], *, grey: bool, shift: float = 127.5, scale: float = 64.0) -> None:
+        super().__init__()
+        self.size_hw = (int(size_hw[0]), int(size_hw[1]))
+        self.grey, self.shift, self.scale = grey, shift, scale
+        # Set once after training, from held-out faces, so that sigma means what it says.
+        self.register_buffer("sigma_scale", torch.ones(()))
+
+    def pixels(self, crops: Tensor) -> Tensor:
+        """(B, H, W, 3) BGR, uint8 or float 0..255 -> (B, C, H, W) as the net wants them."""
+        x = crops.float()
+        if self.grey:
+            luma = torch.tensor(_LUMA_BGR, device=x.device)
+            x = (x * luma).sum(dim=3, keepdim=True)
+        return (x.permute(0, 3, 1, 2) - self.shift) / self.scale
+
+    def raw(self, pixels: Tensor) -> Raw:
+        """(B, C, H, W) -> Raw."""
+        raise NotImplementedError
+
+    def forward(self, crops: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, H, W, 3) uint8 BGR -> xy (B, N, 2) and sigma (B, N) in crop px, presence (B,) in 0..1."""
+        out = self.raw(self.pixels(crops))
+        return out.xy.float(), out.log_sigma.float().exp() * self.sigma_scale, torch.sigmoid(out.presence.float())
+
+    def from_unit(self, unit: Tensor) -> Tensor:
+        """(B, N, 2) in [-1, 1] over the crop's pixel centres -> crop px."""
+        height, width = self.size_hw
+        half = torch.tensor([(width - 1) / 2, (height - 1) / 2], device=unit.device)
+        return (unit + 1) * half
+
+
+def conv_bn(inputs: int, outputs: int, kernel: int = 3, stride: int = 1, groups: int = 1) -> nn.Sequential:
+    """Convolution, batch normalisation; "same" padding."""
+    conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(outputs))
+
+
+def soft_argmax(heat: Tensor, size_hw: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Mean and spread of each heatmap's softmax: xy (B, N, 2), spread (B, N) (one standard deviation), in crop px.
+
+    A cell of an (h, w) map over an (H, W) crop covers H/h x W/w pixels, and stands for their centre.
+    """
+    height, width = heat.shape[2:]
+    stride = size_hw[1] / width
+    chance = torch.softmax(heat.float().flatten(2), dim=2).unflatten(2, (height, width))  # (B, N, h, w)
+    x = (torch.arange(width, device=heat.device, dtype=torch.float32) + 0.5) * stride - 0.5
+    y = (torch.arange(height, device=heat.device, dtype=torch.float32) + 0.5) * stride - 0.5
+    along_x, along_y = chance.sum(dim=2), chance.sum(dim=3)  # (B, N, w), (B, N, h)
+    mean_x, mean_y = along_x @ x, along_y @ y  # (B, N)
+    variance = (along_x @ (x * x) - mean_x**2 + along_y @ (y * y) - mean_y**2) / 2
+    return torch.stack([mean_x, mean_y], dim=2), variance.clamp(min=1e-2).sqrt()
+
+
+class PyramidHead(nn.Module):
+    """Feature pyramid (Lin et al., 2017) from coarse to fine, then one heatmap a point at the finest level.
+
+    Besides, from the coarsest level's mean: presence, and how much wider or narrower than the heatmap's spread each
+    point's sigma is.
+    """
+
+    def __init__(self, channels: list[int], width: int, points: int, size_hw: tuple[int, int]) -> None:
+        super().__init__()
+        self.size_hw = size_hw
+        self.lateral = nn.ModuleList(nn.Conv2d(c, width, 1) for c in channels)
+        self.smooth = nn.ModuleList(self._mix(width) for _ in channels)
+        self.heat = nn.Conv2d(width, points, 1)
+        self.presence = nn.Linear(channels[-1], 1)
+        self.sigma = nn.Linear(channels[-1], points)
+        nn.init.zeros_(self.sigma.weight)
+        nn.init.constant_(self.sigma.bias, -1.0)  # heatmaps start out wider than errors
+
+    @staticmethod
+    def _mix(width: int) -> nn.Sequential:
+        return nn.Sequential(conv_bn(width, width, 3, groups=width), conv_bn(width, width, 1), nn.ReLU())
+
+    def forward(self, levels: list[Tensor]) -> Raw:
+        """levels: (B, C_i, h_i, w_i), fine to coarse, each half the size of the one before."""
+        top: Tensor | None = None
+        for level, lateral, smooth in reversed(list(zip(levels, self.lateral, self.smooth, strict=True))):
+            here = lateral(level)
+            top = smooth(here if top is None else here + F.interpolate(top, scale_factor=2.0, mode="nearest"))
+        assert top is not None
+        heat = self.heat(top)  # (B, N, h, w)
+        pooled = levels[-1].mean(dim=(2, 3)).float()
+        xy, spread = soft_argmax(heat, self.size_hw)
+        log_sigma = spread.detach().log() + self.sigma(pooled)
+        return Raw(xy, log_sigma, self.presence(pooled)[:, 0], heat)
+
+
+def constant_sigma(xy: Tensor) -> Raw:
+    """Raw of a historical net, which knows only points: sigma 1 px (times the calibrated scale), a face for certain.
+
+    The presence logit of 4 (0.98) never ends a track; the tracker's detector checks must.
+    """
+    ones = torch.ones_like(xy[:, :, 0])
+    return Raw(xy, ones.log(), 4.0 * ones[:, 0])

