@@ -123,8 +123,11 @@ def open_tracker(
 
 
 def open_landmarks(path: str | Path, source: Source, net: Net) -> Sink:
-    """A sink for the points of a run: JSON lines or a csv table, as the path's suffix says."""
-    sink: Sink = plugins.load("sinks", landmarks_kind(path))(
+    """A sink for the points of a run: JSON lines or a csv table, as the suffix says; "-" is JSON on standard output."""
+    suffix = ".jsonl" if str(path) == "-" else Path(path).suffix.lower()
+    if suffix not in (".jsonl", ".csv"):
+        raise LivemarksError(f"can't tell how to write {path}: the name of a file of landmarks ends in .jsonl or .csv")
+    sink: Sink = plugins.load("sinks", suffix[1:])(
         str(path),
         source.info,
         scheme=net.scheme,
@@ -133,14 +136,6 @@ def open_landmarks(path: str | Path, source: Source, net: Net) -> Sink:
         names=getattr(source, "names", None),
     )
     return sink
-
-
-def landmarks_kind(path: str | Path) -> str:
-    """`jsonl` or `csv`, as the path's suffix says."""
-    suffix = Path(path).suffix.lower()
-    if suffix not in (".jsonl", ".csv"):
-        raise LivemarksError(f"can't tell how to write {path}: landmarks go into a .jsonl or a .csv file")
-    return suffix[1:]
 
 
 def _has_nvidia_driver() -> bool:

@@ -10,13 +10,12 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from livemarks.api import Net
     from livemarks.pipeline import Tracker
-    from livemarks.types import U8, Sink, Source, SourceInfo, Tally
+    from livemarks.types import U8, Result, Sink, Source, SourceInfo, Tally
 
 log = logging.getLogger(__name__)
 
@@ -61,26 +60,6 @@ def open_net(args: argparse.Namespace) -> Net:
     )
 
 
-def check_outputs(*outputs: str | None, source: str = "") -> list[str]:
-    """Those outputs that were asked for, after making sure that each can be a file and is not the source."""
-    from livemarks.types import LivemarksError
-
-    wanted = [path for path in outputs if path is not None]
-    for path in wanted:
-        folder = Path(path).parent
-        if not folder.is_dir():
-            raise LivemarksError(f"can't write {path}: there is no folder {folder}; make it first")
-        if Path(path).is_dir():
-            raise LivemarksError(f"can't write {path}: that is a folder; name a file")
-        if not os.access(folder, os.W_OK):
-            raise LivemarksError(f"can't write {path}: no permission to write in {folder}; choose another folder")
-        if os.path.exists(path) and os.path.exists(source) and os.path.samefile(path, source):
-            raise LivemarksError(f"{path} is the input and would be overwritten; give the output another name")
-    if len({os.path.abspath(path) for path in wanted}) < len(wanted):
-        raise LivemarksError(f"two outputs are called {wanted[0]}; give each a name of its own")
-    return wanted
-
-
 def has_display() -> bool:
     """Whether a window can be shown here."""
     if sys.platform in ("win32", "darwin"):
@@ -121,37 +100,57 @@ def follow(
     """
     from livemarks import draw, pipeline
     from livemarks.commands._progress import progress
-    from livemarks.types import Stop, Tally
+    from livemarks.types import Tally
 
-    started_s = time.monotonic()
-    last = Tally()
+    sinks: list[Sink] = [] if seconds is None else [_Deadline(seconds)]
     with ExitStack() as failing:
-        sinks = []
         for open_sink in open_sinks:
             sinks.append(open_sink())
             failing.callback(sinks[-1].close)
         failing.pop_all()  # from here on pipeline.run closes them
-    with progress(source.info, quiet) as show:
+    last = Tally()
+    started_s = time.monotonic()
+    try:
+        with progress(source.info, quiet) as show:
 
-        def on_tally(tally: Tally) -> None:
-            nonlocal last
-            last = tally
-            show(tally)
-            if seconds is not None and time.monotonic() - started_s >= seconds:
-                raise Stop
+            def on_tally(tally: Tally) -> None:
+                nonlocal last
+                last = tally
+                show(tally)
 
-        started_s = time.monotonic()
-        try:
             pipeline.run(source, tracker, sinks, draw=draw.overlay, on_tally=on_tally)
-        finally:  # also after Ctrl-C and errors: what was done is kept, and told
-            elapsed_s = time.monotonic() - started_s
-            if last.processed:
-                _tell(source.info, net, last, elapsed_s, wrote)
-            for notice in source.notices:
+    finally:  # also after Ctrl-C and errors: what was done is kept, and told
+        if last.processed:
+            _tell(source.info, net, last, time.monotonic() - started_s, wrote)
+        for reporter in (source, *sinks):
+            for notice in getattr(reporter, "notices", ()):
                 log.warning("%s", notice)
     # A source that doesn't tell damage from other notices is taken to mean damage.
     damaged: bool = getattr(source, "damaged", bool(source.notices))
     return 2 if damaged and not source.info.live else 0
+
+
+class _Deadline:
+    """A sink that ends the run after so many seconds, whether frames come or not."""
+
+    wants_pixels = False
+    stage = "deadline"
+
+    def __init__(self, seconds: float) -> None:
+        self._end_s = time.monotonic() + seconds
+
+    def write(self, result: Result, image: U8 | None, tally: Tally) -> None:
+        del result, image
+        self.idle(tally)
+
+    def idle(self, tally: Tally) -> None:
+        from livemarks.types import Stop
+
+        del tally
+        if time.monotonic() >= self._end_s:
+            raise Stop
+
+    def close(self) -> None: ...
 
 
 def _tell(info: SourceInfo, net: Net, tally: Tally, elapsed_s: float, wrote: Sequence[str]) -> None:
@@ -161,7 +160,7 @@ def _tell(info: SourceInfo, net: Net, tally: Tally, elapsed_s: float, wrote: Seq
         *(info.name, tally.processed, elapsed_s, tally.processed / elapsed_s, dropped),
         *(tally.faces, 100 * tally.faces / tally.processed, net.card.name, net.runner.label),
     )
-    columns = [(stage, f"{1e3 * seconds:.2f}") for stage, seconds in tally.stage_s.items()]
+    columns = [(stage, f"{1e3 * seconds:.2f}") for stage, seconds in tally.stage_s.items() if seconds > 5e-6]
     widths = [max(map(len, column)) for column in columns]
     for title, row in zip(("stage", "ms a frame"), zip(*columns, strict=True), strict=False):
         log.info("%-10s  %s", title, "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)))

@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     if out is None and args.landmarks is None and not _track.has_display():
         out = "demo.mp4"
         log.info("no display: writing %s", out)
-    outputs = _track.check_outputs(out, args.landmarks)
+    outputs = [path for path in (out, args.landmarks) if path]
     portrait = cv2.imread(str(PORTRAIT))
     if portrait is None:
         raise LivemarksError(f"{PORTRAIT} is missing or damaged; install livemarks again")

@@ -26,7 +26,6 @@ def run(args: argparse.Namespace) -> int:
     from livemarks import api, plugins
     from livemarks.landmarker import Landmarker
 
-    outputs = _track.check_outputs(args.landmarks)
     with ExitStack() as stack:
         source = plugins.load("sources", "images")(args.input)
         stack.callback(source.close)
@@ -43,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
             sinks.append(lambda: api.open_landmarks(args.landmarks, source, net))
         if not sinks:
             sinks.append(lambda: _Count(source.names))
-        wrote = [*outputs, *([args.out] if args.out else [])]
+        wrote = [path for path in (args.out, args.landmarks) if path]
         return _track.follow(source, tracker, sinks, net=net, wrote=wrote, quiet=args.quiet)
 
 

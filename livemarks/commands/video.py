@@ -24,7 +24,7 @@ def run(args: argparse.Namespace) -> int:
     from livemarks import api, plugins
     from livemarks.types import LivemarksError
 
-    outputs = _track.check_outputs(args.out, args.landmarks, source=args.input)
+    outputs = [path for path in (args.out, args.landmarks) if path]
     if not outputs:
         raise LivemarksError("nothing to write: give --out OUT.mp4, --landmarks FILE.jsonl, or both")
     with closing(plugins.load("sources", "video")(args.input)) as source:

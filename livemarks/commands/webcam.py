@@ -46,7 +46,7 @@ def _size_wh(text: str) -> tuple[int, int]:
 def run(args: argparse.Namespace) -> int:
     from livemarks import api, plugins
 
-    outputs = _track.check_outputs(args.record, args.landmarks, source=args.camera)
+    outputs = [path for path in (args.record, args.landmarks) if path]
     window = not args.headless
     if window and not _track.has_display():
         window = False
