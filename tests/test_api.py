@@ -1,0 +1,123 @@
+"""Plain words in, the right plug-ins out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+import livemarks
+from livemarks import api, plugins
+from livemarks.types import F32, U8, LivemarksError
+
+
+@pytest.mark.parametrize(
+    ("spec", "plugin"),
+    [
+        (0, "camera"),
+        ("1", "camera"),
+        ("rtsp://somewhere/stream", "camera"),
+        ("/dev/video2", "camera"),
+        ("clip.mp4", "video"),
+        (Path("clip.MOV"), "video"),
+        ("-", "video"),
+        ("photo.JPG", "images"),
+        ("frames/*.png", "images"),
+        (Path(__file__).parent, "images"),
+    ],
+)
+def test_open_source_knows_what_is_meant(spec: Any, plugin: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr(plugins, "load", lambda kind, name: lambda *_, **__: opened.append(f"{kind} {name}"))
+    api.open_source(spec)
+    assert opened == [f"sources {plugin}"]
+
+
+def test_open_source_plays_a_file_live_if_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(plugins, "load", lambda _, name: lambda spec, **options: opened.append((name, spec, options)))
+    api.open_source("clip.mp4", live=True, size_wh=(640, 480), fps=60, camera_api="v4l2")
+    assert opened == [("camera", "clip.mp4", {"size_wh": (640, 480), "fps": 60, "api": "v4l2"})]
+
+
+class FakeRunner:
+    def __init__(self, label: str) -> None:
+        self.label = label
+
+    def __call__(self, crops: U8) -> tuple[F32, F32, F32]:
+        n = len(crops)
+        return np.zeros((n, 68, 2), np.float32), np.ones((n, 68), np.float32), np.ones(n, np.float32)
+
+    def close(self) -> None: ...
+
+
+def backends(monkeypatch: pytest.MonkeyPatch, **answers: str | None) -> None:
+    """Replaces the backends: each answers with a runner, or fails with a reason."""
+    real = plugins.load
+
+    def load(kind: str, name: str) -> Any:
+        if kind != "backends":
+            return real(kind, name)
+
+        def answer(*_: Any, **__: Any) -> FakeRunner:
+            reason = answers[name]
+            if reason is not None:
+                raise LivemarksError(reason)
+            return FakeRunner(name)
+
+        return answer
+
+    monkeypatch.setattr(plugins, "load", load)
+
+
+def test_auto_falls_back_and_says_why(
+    monkeypatch: pytest.MonkeyPatch, still_model: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    backends(monkeypatch, tensorrt="not installed", cudagraph="no CUDA device", onnx=None)
+    monkeypatch.setattr(api, "_has_nvidia_driver", lambda: True)
+    with caplog.at_level("INFO"):
+        label = api.open_net(still_model()).runner.label
+    assert label == "onnx (tensorrt: not installed; cudagraph: no CUDA device)"
+    assert len(caplog.records) == 1
+
+
+def test_auto_without_an_nvidia_gpu_is_onnx_without_a_word(
+    monkeypatch: pytest.MonkeyPatch, still_model: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    backends(monkeypatch, tensorrt="must not be asked", cudagraph="must not be asked", onnx=None)
+    monkeypatch.setattr(api, "_has_nvidia_driver", lambda: False)
+    assert api.open_net(still_model()).runner.label == "onnx"
+    monkeypatch.setattr(api, "_has_nvidia_driver", lambda: True)
+    assert api.open_net(still_model(), device="cpu").runner.label == "onnx"
+    assert not caplog.records
+
+
+def test_a_backend_asked_for_by_name_is_not_replaced(monkeypatch: pytest.MonkeyPatch, still_model: Any) -> None:
+    backends(monkeypatch, tensorrt="not installed", onnx=None)
+    with pytest.raises(LivemarksError, match="^not installed$"):
+        api.open_net(still_model(), backend="tensorrt")
+
+
+def test_when_nothing_works_every_reason_is_told(monkeypatch: pytest.MonkeyPatch, still_model: Any) -> None:
+    backends(monkeypatch, tensorrt="reason 1", cudagraph="reason 2", onnx="reason 3")
+    monkeypatch.setattr(api, "_has_nvidia_driver", lambda: True)
+    with pytest.raises(LivemarksError, match="tensorrt: reason 1; cudagraph: reason 2; onnx: reason 3"):
+        api.open_net(still_model())
+
+
+@pytest.mark.parametrize("name", ["points.txt", "points", "points.json"])
+def test_landmarks_need_a_known_suffix(name: str) -> None:
+    nothing: Any = SimpleNamespace()
+    with pytest.raises(LivemarksError, match=r"\.jsonl or \.csv"):
+        api.open_landmarks(name, nothing, nothing)
+
+
+def test_public_names_are_all_there() -> None:
+    for name in livemarks.__all__:
+        assert name in dir(livemarks)
+        assert getattr(livemarks, name).__doc__
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        livemarks.nonsense  # noqa: B018
