@@ -215,7 +215,9 @@ def score(answers: Answers, faces: Sequence[Truth], scheme_name: str) -> dict[st
     if not found.any():
         return row
     pred, true = answers.xy[found], np.stack([face.xy for face in faces])[found]
-    errors = metrics.point_errors_percent(pred, true, np.array([face.interocular_px for face in faces])[found])
+    distance = np.array([face.interocular_px for face in faces])[found]
+    known = ~np.isnan(distance)  # Kaggle labels some faces without the eyes' corners; those count in px alone
+    errors = metrics.point_errors_percent(pred[known], true[known], distance[known])
     nme = np.nanmean(errors, axis=1)
     with_missed = np.concatenate([nme, np.full(missed, np.inf)])
     row |= {

@@ -103,6 +103,33 @@ def test_the_15_points_are_told_in_px_of_the_crop_at_96(tmp_path: Path) -> None:
     assert row["rmse_96_px"] == pytest.approx(1.5)
 
 
+def test_faces_without_eye_corners_count_in_pixels_alone(tmp_path: Path) -> None:
+    face = truth(tmp_path, "a", ring68(100, 90, 20))
+    faces = [accuracy.Truth(face.sample, np.zeros((15, 2), np.float32), distance) for distance in (50.0, float("nan"))]
+    unknown = np.full(2, np.nan)
+    pred = np.stack([np.full((15, 2), 3.0), np.full((15, 2), 4.0)])
+    row = accuracy.score(accuracy.Answers(pred, None, unknown, unknown), faces, "kaggle15")
+    assert row["nme_percent"] == pytest.approx(100 * 3 * 2**0.5 / 50)
+    assert row["rmse_px"] == pytest.approx(12.5**0.5)
+
+
+def test_the_nose_tip_is_normalised_by_imms_own_eyes(tmp_path: Path) -> None:
+    xy = np.random.default_rng(0).uniform(40, 80, (58, 2))
+    xy[21], xy[13] = (40, 50), (80, 50)
+    (tmp_path / "imm_face_db").mkdir()
+    for stem in ("32-1m", "33-1m"):
+        rows = "\n".join(f"0 0 {x / 100:.6f} {y / 100:.6f} {i} 0 0" for i, (x, y) in enumerate(xy))
+        (tmp_path / "imm_face_db" / f"{stem}.asf").write_text(f"58\n{rows}\n{stem}.png\n")
+        cv2.imwrite(str(tmp_path / "imm_face_db" / f"{stem}.png"), np.zeros((100, 100, 3), np.uint8))
+    (face,) = accuracy.truths(tmp_path, "imm", "nose1", None)  # person 32 is one to train on
+    assert face.sample.person == "33"
+    assert face.interocular_px == pytest.approx(40, abs=1e-3)
+    np.testing.assert_allclose(face.xy, xy[52:53], atol=1e-3)
+    unknown = np.full(1, np.nan)
+    row = accuracy.score(accuracy.Answers(xy[None, 52:53] + (4, 0), None, unknown, unknown), [face], "nose1")
+    assert row["nme_percent"] == pytest.approx(10, abs=0.01)
+
+
 def test_sets_are_matched_to_schemes() -> None:
     assert accuracy.sets_for("ibug68", []) == ["helen-test"]
     assert accuracy.sets_for("kaggle15", []) == ["helen-test"]
