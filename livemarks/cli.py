@@ -146,6 +146,7 @@ def _messages(args: argparse.Namespace, trace: TextIO | None) -> Iterator[None]:
     try:
         yield
     finally:
+        log.propagate = True
         for handler in handlers:
             log.removeHandler(handler)
 

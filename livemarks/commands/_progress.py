@@ -19,20 +19,22 @@ _BAR_EVERY_S = 0.1
 
 
 @contextmanager
-def progress(info: SourceInfo, quiet: bool) -> Iterator[Callable[[Tally], None]]:
+def progress(
+    info: SourceInfo, quiet: bool, clock: Callable[[], float] = time.monotonic
+) -> Iterator[Callable[[Tally], None]]:
     """Gives the function to call with each tally."""
     console = Console(stderr=True)
     if quiet:
         yield lambda _: None
     elif console.is_terminal and not console.is_dumb_terminal:
-        with _bar(info, console) as show:
+        with _bar(info, console, clock) as show:
             yield show
     else:
-        yield _Lines(info)
+        yield _Lines(info, clock)
 
 
 @contextmanager
-def _bar(info: SourceInfo, console: Console) -> Iterator[Callable[[Tally], None]]:
+def _bar(info: SourceInfo, console: Console, clock: Callable[[], float]) -> Iterator[Callable[[Tally], None]]:
     total = "" if info.frames is None else f"/{info.frames}"
     columns = [
         TextColumn("{task.description}", markup=False),
@@ -51,7 +53,7 @@ def _bar(info: SourceInfo, console: Console) -> Iterator[Callable[[Tally], None]
 
         def show(tally: Tally) -> None:
             nonlocal due_s
-            now_s = time.monotonic()
+            now_s = clock()
             if now_s >= due_s:
                 due_s = now_s + _BAR_EVERY_S
                 bar.update(task, completed=tally.processed, frames=f"{tally.processed}{total}", fps=tally.fps)
@@ -63,12 +65,12 @@ def _bar(info: SourceInfo, console: Console) -> Iterator[Callable[[Tally], None]
 class _Lines:
     """A line every few seconds, for log files and pipes."""
 
-    def __init__(self, info: SourceInfo) -> None:
-        self._info = info
-        self._due_s = time.monotonic() + _LINE_EVERY_S
+    def __init__(self, info: SourceInfo, clock: Callable[[], float]) -> None:
+        self._info, self._clock = info, clock
+        self._due_s = clock() + _LINE_EVERY_S
 
     def __call__(self, tally: Tally) -> None:
-        now_s = time.monotonic()
+        now_s = self._clock()
         if now_s < self._due_s:
             return
         self._due_s = now_s + _LINE_EVERY_S

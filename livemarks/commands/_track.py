@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 import logging
 import math
-import os
-import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -58,13 +56,6 @@ def open_net(args: argparse.Namespace) -> Net:
     return api.open_net(
         args.model, backend=args.backend, device=args.device, precision=args.precision, threads=args.threads
     )
-
-
-def has_display() -> bool:
-    """Whether a window can be shown here."""
-    if sys.platform in ("win32", "darwin"):
-        return True
-    return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
 
 
 def open_window(source: Source, net: Net, *, mirror: bool = False) -> Sink:

@@ -36,12 +36,13 @@ def run(args: argparse.Namespace) -> int:
     import cv2
 
     from livemarks import api, plugins
+    from livemarks.sinks.window import no_display
     from livemarks.types import LivemarksError
 
     out = args.out
-    if out is None and args.landmarks is None and not _track.has_display():
+    if out is None and args.landmarks is None and (reason := no_display()):
         out = "demo.mp4"
-        log.info("no display: writing %s", out)
+        log.info("no window: %s; writing %s instead", reason, out)
     outputs = [path for path in (out, args.landmarks) if path]
     portrait = cv2.imread(str(PORTRAIT))
     if portrait is None:

@@ -153,9 +153,9 @@ def _backends() -> Iterator[Finding]:
 
 
 def _display() -> Finding:
-    from livemarks.commands._track import has_display
+    from livemarks.sinks.window import no_display
 
-    return Finding("display", has_display() or None, "windows can be shown" if has_display() else "none; runs headless")
+    return Finding("display", None if no_display() else True, no_display() or "windows can be shown")
 
 
 def _cameras() -> Iterator[Finding]:

@@ -45,12 +45,13 @@ def _size_wh(text: str) -> tuple[int, int]:
 
 def run(args: argparse.Namespace) -> int:
     from livemarks import api, plugins
+    from livemarks.sinks.window import no_display
 
     outputs = [path for path in (args.record, args.landmarks) if path]
     window = not args.headless
-    if window and not _track.has_display():
+    if window and (reason := no_display()):
         window = False
-        log.info("no display: running without a window; Ctrl-C ends")
+        log.info("no window: %s; --headless is chosen, Ctrl-C ends", reason)
     net = _track.open_net(args)
     ahead_s = args.extrapolate / 1e3
     with ExitStack() as stack:

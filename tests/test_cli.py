@@ -1,0 +1,473 @@
+"""The command line as its users meet it: what it writes, what it says, and with which status it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+import pytest
+
+from livemarks import cli, weights
+from livemarks.commands import doctor, video
+from livemarks.commands._progress import progress
+from livemarks.types import U8, SourceInfo, Tally
+
+FRAMES = 20
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory, astronaut: U8) -> Path:
+    """FRAMES frames of a real face that slides to the right, 256x256 at 25 fps."""
+    path = tmp_path_factory.mktemp("clips") / "clip.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 256, 256, "yuv420p"
+        for i in range(FRAMES):
+            picture = np.ascontiguousarray(astronaut[:256, 120 - 2 * i : 376 - 2 * i])
+            frame = av.VideoFrame.from_ndarray(picture, "bgr24")
+            frame.pts, frame.time_base = i, Fraction(1, 25)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory, astronaut: U8) -> Path:
+    """A folder with a face, two faces and none."""
+    folder = tmp_path_factory.mktemp("photos")
+    cv2.imwrite(str(folder / "one.jpg"), astronaut)
+    cv2.imwrite(str(folder / "two.png"), np.hstack([astronaut, astronaut]))
+    cv2.imwrite(str(folder / "none.png"), np.full((200, 200, 3), 90, np.uint8))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(still_model: Callable[..., Path]) -> str:
+    return str(still_model())
+
+
+Run = Callable[..., tuple[int, list[str], list[str]]]
+
+
+@pytest.fixture
+def run(capfd: pytest.CaptureFixture[str]) -> Run:
+    """run(*arguments) -> exit status, lines on stdout, lines on stderr."""
+
+    def run(*arguments: object) -> tuple[int, list[str], list[str]]:
+        capfd.readouterr()
+        try:
+            status = cli.main([str(argument) for argument in arguments])
+        except SystemExit as end:  # how argparse leaves
+            status = int(end.code or 0)
+        out, err = capfd.readouterr()
+        return status, out.splitlines(), err.splitlines()
+
+    return run
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def frames_of(path: Path) -> int:
+    with av.open(str(path)) as container:
+        return sum(1 for _ in container.decode(video=0))
+
+
+# --- Help -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", cli.COMMANDS)
+def test_every_command_explains_itself(command: str, run: Run) -> None:
+    status, out, err = run(command, "--help")
+    assert (status, err) == (0, [])
+    assert f"usage: livemarks {command}" in out[0]
+
+
+def test_help_is_quick() -> None:
+    import resource  # there is none on Windows
+
+    spent_s = []
+    for _ in range(3):  # the best of three: other programs may keep the machine busy
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run([sys.executable, "-m", "livemarks", "--help"], check=True, capture_output=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        spent_s.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    assert min(spent_s) < 0.5
+
+
+# --- The main job -----------------------------------------------------------------------------------------------------
+
+
+def test_video_writes_what_was_asked_for_and_says_so(run: Run, clip: Path, model: str, tmp_path: Path) -> None:
+    out, points = tmp_path / "out.mp4", tmp_path / "points.jsonl"
+    status, stdout, err = run("video", clip, "--out", out, "--landmarks", points, "--model", model)
+    assert (status, stdout) == (0, [])
+    assert frames_of(out) == FRAMES
+    header, *lines = read_jsonl(points)
+    assert header["scheme"] == "ibug68"
+    assert header["model"] == "still-68"
+    assert "onnx" in header["backend"]
+    assert [line["frame"] for line in lines] == list(range(FRAMES))
+    assert all(len(line["faces"]) == 1 and line["faces"][0]["id"] == 1 for line in lines)
+    assert all(line.startswith("livemarks: ") for line in err), "something else spoke on stderr"
+    said = "\n".join(err)
+    assert f"{FRAMES} frames" in said
+    assert f"a face in {FRAMES} (100.0 %)" in said
+    assert "decode" in said
+    assert str(points) in said
+
+
+def test_two_runs_write_the_same_bytes(run: Run, clip: Path, model: str, tmp_path: Path) -> None:
+    for name in ("a.jsonl", "b.jsonl", "a.csv", "b.csv"):
+        assert run("video", clip, "--landmarks", tmp_path / name, "--model", model, "-q") == (0, [], [])
+    assert (tmp_path / "a.jsonl").read_bytes() == (tmp_path / "b.jsonl").read_bytes()
+    assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
+
+
+def test_landmarks_on_standard_output(run: Run, clip: Path, model: str) -> None:
+    status, out, _ = run("video", clip, "--landmarks", "-", "--model", model)
+    assert status == 0
+    assert len([json.loads(line) for line in out]) == 1 + FRAMES
+
+
+def test_webcam_plays_a_file_without_a_window(run: Run, clip: Path, model: str, tmp_path: Path) -> None:
+    points, record = tmp_path / "points.jsonl", tmp_path / "record.mp4"
+    outputs = ("--landmarks", points, "--record", record)
+    status, _, err = run("webcam", "--camera", clip, "--headless", *outputs, "--model", model)
+    assert status == 0
+    lines = read_jsonl(points)[1:]
+    assert 0 < len(lines) <= FRAMES
+    assert frames_of(record) == len(lines)
+    assert "dropped" in "\n".join(err)
+
+
+def test_webcam_chooses_headless_without_a_display_and_stops_in_time(
+    run: Run, clip: Path, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from livemarks.sinks import window
+
+    monkeypatch.setattr(window, "no_display", lambda: "no display is set in DISPLAY")
+    started_s = time.monotonic()
+    status, _, err = run("webcam", "--camera", clip, "--seconds", "0.2", "--model", model)
+    assert status == 0
+    assert time.monotonic() - started_s < 5
+    assert len([line for line in err if "no display" in line]) == 1
+
+
+def test_demo_shows_a_face_in_every_frame(run: Run, model: str, tmp_path: Path) -> None:
+    out = tmp_path / "demo.mp4"
+    status, _, err = run("demo", "--out", out, "--seconds", "0.5", "--model", model)
+    assert status == 0
+    assert frames_of(out) == 15
+    assert "a face in 15 (100.0 %)" in "\n".join(err)
+
+
+# --- Images -----------------------------------------------------------------------------------------------------------
+
+
+def test_images_are_counted_if_nothing_else_is_wanted(run: Run, photos: Path, model: str) -> None:
+    status, out, _ = run("image", photos, "--model", model)
+    assert status == 0
+    assert sorted(line.rpartition("/")[2] for line in out) == [
+        "none.png: no faces",
+        "one.jpg: 1 face",
+        "two.png: 2 faces",
+    ]
+
+
+def test_each_image_stands_alone(run: Run, photos: Path, model: str, tmp_path: Path) -> None:
+    whole, single = tmp_path / "whole.jsonl", tmp_path / "single.jsonl"
+    assert run("image", photos, "--landmarks", whole, "--model", model)[0] == 0
+    assert run("image", photos / "two.png", "--landmarks", single, "--model", model)[0] == 0
+    among = next(line for line in read_jsonl(whole)[1:] if line["image"].endswith("two.png"))
+    alone = read_jsonl(single)[1]
+    assert among["faces"] == alone["faces"]
+    assert [face["id"] for face in alone["faces"]] == [1, 2]
+
+
+def test_images_are_written_beside_and_never_over_their_originals(
+    run: Run, photos: Path, model: str, tmp_path: Path
+) -> None:
+    before = {path.name: path.read_bytes() for path in photos.iterdir()}
+    assert run("image", photos, "--out", tmp_path / "drawn", "--model", model)[0] == 0
+    assert sorted(path.name for path in (tmp_path / "drawn").iterdir()) == sorted(before)
+    drawn = cv2.imread(str(tmp_path / "drawn" / "two.png"))
+    original = cv2.imread(str(photos / "two.png"))
+    assert drawn is not None
+    assert original is not None
+    assert drawn.shape == original.shape
+    assert (drawn != original).any()
+    status, _, err = run("image", photos, "--out", photos, "--model", model)
+    assert (status, len(err)) == (2, 1)
+    assert {path.name: path.read_bytes() for path in photos.iterdir()} == before
+
+
+# --- What users get wrong ---------------------------------------------------------------------------------------------
+
+WRONG: dict[str, tuple[object, ...]] = {
+    "no such file": ("video", "missing.mp4", "--out", "out.mp4"),
+    "a text file": ("video", "notes.txt", "--out", "out.mp4"),
+    "a folder": ("video", "empty", "--out", "out.mp4"),
+    "an empty file": ("video", "void.mp4", "--out", "out.mp4"),
+    "an empty folder": ("image", "empty"),
+    "a glob that fits nothing": ("image", "*.jpg"),
+    "a text file as image": ("image", "notes.txt"),
+    "no such camera": ("webcam", "--camera", "97", "--headless"),
+    "no such camera file": ("webcam", "--camera", "missing.mp4", "--headless"),
+    "an output folder that isn't there": ("video", "CLIP", "--out", "nowhere/out.mp4"),
+    "an output that is a folder": ("video", "CLIP", "--landmarks", "folder.jsonl"),
+    "an output of unknown kind": ("video", "CLIP", "--out", "out.xyz"),
+    "landmarks of unknown kind": ("video", "CLIP", "--landmarks", "points.txt"),
+    "the input as output": ("video", "copy.mp4", "--out", "copy.mp4"),
+    "nothing to write": ("video", "CLIP"),
+    "unknown model": ("video", "CLIP", "--out", "out.mp4", "--model", "nonsense-68"),
+    "a model that is none": ("video", "CLIP", "--out", "out.mp4", "--model", "fake.onnx"),
+    "unknown smoothing": ("video", "CLIP", "--out", "out.mp4", "--smooth", "very"),
+    "unknown range": ("video", "CLIP", "--out", "out.mp4", "--range", "wide"),
+    "unknown backend": ("video", "CLIP", "--out", "out.mp4", "--backend", "abacus"),
+    "unknown device": ("video", "CLIP", "--out", "out.mp4", "--device", "toaster"),
+    "unknown precision": ("video", "CLIP", "--out", "out.mp4", "--precision", "fp3"),
+    "no faces": ("video", "CLIP", "--out", "out.mp4", "--faces", "0"),
+    "no threads": ("video", "CLIP", "--out", "out.mp4", "--threads", "0"),
+    "unknown option": ("video", "CLIP", "--nonsense"),
+    "unknown command": ("vide", "CLIP"),
+    "no number": ("webcam", "--seconds", "soon"),
+    "no size": ("webcam", "--size", "big"),
+    "unknown camera interface": ("webcam", "--camera-api", "telepathy", "--headless"),
+    "a log file that can't be": ("video", "CLIP", "--out", "out.mp4", "--log-file", "nowhere/log.txt"),
+    "no data": ("train", "lite-68", "--data", "missing"),
+    "unknown recipe": ("train", "nonsense", "--data", "empty"),
+}
+
+
+@pytest.mark.parametrize("mistake", WRONG)
+def test_a_mistake_costs_one_line_and_status_2(
+    mistake: str, run: Run, clip: Path, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "notes.txt").write_text("a shopping list\n" * 50)
+    (tmp_path / "fake.onnx").write_text("no model")
+    (tmp_path / "void.mp4").write_bytes(b"")
+    (tmp_path / "copy.mp4").write_bytes(clip.read_bytes())
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "folder.jsonl").mkdir()
+    before = {path: path.stat().st_size for path in tmp_path.rglob("*")}
+    arguments = [str(clip) if argument == "CLIP" else str(argument) for argument in WRONG[mistake]]
+    if arguments[0] in ("video", "webcam", "image") and "--model" not in arguments:
+        arguments += ["--model", model]
+    status, out, err = run(*arguments)
+    assert status == 2, err
+    assert out == []
+    assert len(err) == 1, err
+    assert err[0].startswith("livemarks: ")
+    assert len(err[0]) > len("livemarks: ") + 20, "says too little to help"
+    assert {path: path.stat().st_size for path in tmp_path.rglob("*")} == before, "left something behind"
+
+
+def test_of_a_truncated_file_the_good_frames_are_written(run: Run, model: str, tmp_path: Path, astronaut: U8) -> None:
+    whole, cut, points = tmp_path / "whole.mkv", tmp_path / "cut.mkv", tmp_path / "points.jsonl"
+    with av.open(str(whole), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"g": "5", "bf": "0"})
+        stream.width, stream.height, stream.pix_fmt = 256, 256, "yuv420p"
+        for i in range(50):
+            picture = np.ascontiguousarray(astronaut[:256, 100 + i : 356 + i])
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, "bgr24")))
+        container.mux(stream.encode(None))
+    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    status, _, err = run("video", cut, "--landmarks", points, "--model", model)
+    lines = read_jsonl(points)[1:]
+    assert status == 2
+    assert 5 < len(lines) < 45
+    assert len([line for line in err if "damaged" in line]) == 1
+    assert not [line for line in err if "Traceback" in line]
+
+
+def test_a_fault_of_ours_is_one_line_too(run: Run, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: object) -> int:
+        raise RuntimeError("the first line\nand a second")
+
+    monkeypatch.setattr(video, "run", fail)
+    status, out, err = run("video", clip)
+    assert (status, out, len(err)) == (1, [], 1)
+    assert "RuntimeError: the first line" in err[0]
+    assert "Traceback" in "\n".join(run("video", clip, "--verbose")[2])
+    trace = tmp_path / "log.txt"
+    assert len(run("video", clip, "--log-file", trace)[2]) == 1
+    assert "Traceback" in trace.read_text()
+
+
+def test_a_library_that_cannot_be_loaded_is_one_line(run: Run, clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: object) -> int:
+        raise ImportError("libGL.so.1: cannot open shared object file")
+
+    monkeypatch.setattr(video, "run", fail)
+    status, _, err = run("video", clip)
+    assert (status, len(err)) == (2, 1)
+    assert "libGL.so.1" in err[0]
+    assert "doctor" in err[0]
+
+
+# --- Talk -------------------------------------------------------------------------------------------------------------
+
+
+def test_quiet_says_nothing_and_the_log_file_everything(run: Run, clip: Path, model: str, tmp_path: Path) -> None:
+    trace = tmp_path / "log.txt"
+    outputs = ("--landmarks", tmp_path / "points.csv", "--log-file", trace)
+    assert run("video", clip, "--model", model, "--quiet", *outputs) == (0, [], [])
+    assert f"{FRAMES} frames" in trace.read_text()
+
+
+def test_progress_off_a_terminal_is_a_line_now_and_then(
+    caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    now_s = 0.0
+    info = SourceInfo("clip.mp4", (64, 64), Fraction(25), 1000, live=False)
+    with caplog.at_level("INFO"), progress(info, quiet=False, clock=lambda: now_s) as show:
+        for processed in range(0, 1000, 10):
+            now_s += 0.125
+            show(Tally(processed, processed, fps=100.0))
+    assert [record.getMessage() for record in caplog.records] == [
+        "clip.mp4: 390 of 1000 frames, 100.0 fps, 6 s left",
+        "clip.mp4: 790 of 1000 frames, 100.0 fps, 2 s left",
+    ]
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pseudo-terminals to try this on")
+@pytest.mark.parametrize("no_color", [False, True])
+def test_progress_on_a_terminal_is_a_bar(no_color: bool, clip: Path, model: str, tmp_path: Path) -> None:
+    import pty
+
+    ours, theirs = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "100"}
+    environment.pop("NO_COLOR", None)
+    if no_color:
+        environment["NO_COLOR"] = "1"
+    command = [
+        sys.executable,
+        "-m",
+        "livemarks",
+        "video",
+        str(clip),
+        "--model",
+        model,
+        "--out",
+        str(tmp_path / "o.mp4"),
+    ]
+    with subprocess.Popen(command, stderr=theirs, env=environment) as process:
+        os.close(theirs)
+        shown = b""
+        while True:
+            try:
+                part = os.read(ours, 4096)
+            except OSError:  # how Linux says that nobody is left at the other end
+                break
+            if not part:
+                break
+            shown += part
+    os.close(ours)
+    assert process.returncode == 0
+    assert f"/{FRAMES} frames".encode() in shown
+    assert (b"\x1b[3" in shown) != no_color  # colours
+    assert f"{FRAMES} frames in".encode() in shown
+
+
+# --- Stopping ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_run_and_keeps_what_is_done(signum: signal.Signals, model: str, tmp_path: Path) -> None:
+    out, points = tmp_path / "out.mp4", tmp_path / "points.jsonl"
+    command = [sys.executable, "-m", "livemarks", "demo", "--seconds", "3600", "--model", model]
+    command += ["--out", str(out), "--landmarks", str(points)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        deadline_s = time.monotonic() + 30
+        while not any(part.stat().st_size > 5000 for part in tmp_path.glob("points*part*")):
+            assert time.monotonic() < deadline_s, "it does not get going"
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(signum)
+        _, err = process.communicate(timeout=20)
+    assert process.returncode == 128 + signum
+    assert "stopped by" in err
+    assert "frames in" in err
+    assert "Traceback" not in err
+    assert frames_of(out) == len(read_jsonl(points)) - 1 > 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.mp4", "points.jsonl"]
+
+
+# --- The other commands -----------------------------------------------------------------------------------------------
+
+
+def test_models_lists_every_net_that_ships(run: Run) -> None:
+    status, out, err = run("models")
+    assert (status, err) == (0, [])
+    for name in weights.names():
+        assert any(name in line for line in out)
+
+
+def test_doctor_finds_what_is_missing(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(doctor._NEEDED, "no_such_library", "no-such-package")
+    status, out, err = run("doctor", "--no-cameras")
+    assert (status, err) == (1, [])
+    assert any("no-such-package" in line and "broken" in line for line in out)
+    assert not any("detector" in line for line in out), "goes on without what the rest needs"
+
+
+def test_doctor_outlives_a_broken_driver() -> None:
+    def crash() -> str:
+        raise OSError("driver\nexploded")
+
+    finding = doctor._checked("gpu", crash, needed=False)
+    assert finding == doctor.Finding("gpu", None, "driver")
+
+
+def test_completion_knows_the_commands(run: Run) -> None:
+    pytest.importorskip("shtab")
+    for shell in ("bash", "zsh", "fish"):
+        status, out, _ = run("completion", shell)
+        assert status == 0
+        assert "webcam" in "\n".join(out)
+
+
+def test_completion_names_what_it_needs(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "shtab", None)
+    status, _, err = run("completion", "bash")
+    assert (status, len(err)) == (2, 1)
+    assert "pip install shtab" in err[0]
+
+
+def test_training_without_torch_names_the_extra(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.startswith("livemarks.train")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    status, _, err = run("train", "lite-68", "--data", tmp_path)
+    assert (status, len(err)) == (2, 1)
+    assert "livemarks[train]" in err[0]
+
+
+# --- Privacy ----------------------------------------------------------------------------------------------------------
+
+
+def test_nothing_is_sent_anywhere(
+    run: Run, clip: Path, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a socket was opened")
+
+    monkeypatch.setattr(socket, "socket", refuse)
+    monkeypatch.setattr(socket, "create_connection", refuse)
+    assert run("video", clip, "--landmarks", tmp_path / "points.csv", "--model", model)[0] == 0
