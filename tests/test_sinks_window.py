@@ -12,11 +12,18 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from fakes import FakeSource, FakeTime, FakeTracker, picture
+from fakes import FakeSource, FakeTime, FakeTracker
+from fakes import picture as noise
 
 from livemarks.pipeline import Idler, run
 from livemarks.sinks.window import Sink, no_display
 from livemarks.types import U8, Frame, LivemarksError, Result, Stop, Tally
+
+
+def picture(seed: int) -> U8:
+    """Noise that leaves room for a line of text."""
+    return noise(seed, (160, 120))
+
 
 RESULT = Result(Frame(picture(0), 0, 0.0), (), {})
 
@@ -129,7 +136,7 @@ def test_freeze_keeps_the_picture_says_so_and_goes_on() -> None:
     sink = sink_on(screen)
     show(sink, range(1, 6))  # frozen by the second picture's key, and let go by the fifth's
     frozen = screen.shown[2]
-    assert (frozen[1:3] == picture(2)[1:3]).all()
+    assert (frozen[1:60] == picture(2)[1:60]).all()
     assert (frozen != count(picture(2), Tally(processed=3))).any()  # FROZEN is written on it
     assert [shown[0, 0, 0] for shown in screen.shown] == [1, 2, 3, 4, 5]  # the display lives on
     assert sink.wants_pixels
