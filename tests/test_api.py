@@ -97,7 +97,7 @@ def test_auto_without_an_nvidia_gpu_is_onnx_without_a_word(
 
 def test_a_backend_asked_for_by_name_is_not_replaced(monkeypatch: pytest.MonkeyPatch, still_model: Any) -> None:
     backends(monkeypatch, tensorrt="not installed", onnx=None)
-    with pytest.raises(LivemarksError, match="^not installed$"):
+    with pytest.raises(LivemarksError, match=r"^not installed$"):
         api.open_net(still_model(), backend="tensorrt")
 
 
