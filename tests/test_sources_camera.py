@@ -228,7 +228,6 @@ def test_a_camera_that_is_not_there_is_one_line_and_silence(capfd: pytest.Captur
     for api in camera.APIS:
         with pytest.raises(LivemarksError):
             Source(63, api=api)
-    camera.probe()
     assert capfd.readouterr() == ("", "")
 
 
@@ -241,7 +240,7 @@ def test_an_address_that_does_not_answer(address: str, api: str, capfd: pytest.C
     assert capfd.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize("device", ["nothing.mp4", "-1", "", "x" * 5000])
+@pytest.mark.parametrize("device", ["nothing.mp4", "-1", "", "x" * 5000, "9" * 20, "a\0b"])
 def test_names_of_nothing(device: str) -> None:
     with pytest.raises(LivemarksError, match="no camera, file or address"):
         Source(device)
@@ -337,6 +336,22 @@ def test_a_file_plays_in_real_time_as_a_camera_does(tmp_path: Path) -> None:
     assert tally.captured == 13 == tally.processed + tally.dropped
     assert tally.dropped >= 4
     assert sink.tallies[-1].age_s < 0.1
+
+
+def test_a_raw_stream_that_does_not_know_its_length_ends_too(tmp_path: Path) -> None:
+    import av
+
+    clip, raw = write_clip(tmp_path / "clip.mp4", [0, 40, 80, 120]), tmp_path / "clip.h264"
+    with av.open(str(clip)) as container, av.open(str(raw), "w", format="h264") as bare:
+        bitstream = av.BitStreamFilterContext("h264_mp4toannexb", container.streams.video[0])
+        stream = bare.add_stream_from_template(container.streams.video[0])
+        for packet in container.demux(video=0):
+            for part in bitstream.filter(packet if packet.size else None):
+                part.stream = stream
+                bare.mux(part)
+    source = Source(str(raw), clock=(now := FakeTime()).clock, sleep=now.sleep)
+    assert source.info.frames is None
+    assert len(list(source)) == 4
 
 
 def turn(path: Path) -> None:

@@ -12,7 +12,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Protocol
@@ -69,9 +68,6 @@ _SILENT_S = 2.0
 # A rate is judged over at least this long, and told if it is off by more than this share.
 _RATE_SPAN_S = 2.0
 _RATE_SLACK = 0.1
-
-# Where the system can't list cameras, so many numbers are tried; few people own more.
-_MOST_CAMERAS = 4
 
 # How long `close` waits for a read to come back before it leaves the device to the reading thread.
 _CLOSE_S = 1.0
@@ -141,11 +137,12 @@ class Source:
             raise LivemarksError(_why(self._target, name, sys.platform))
         self._first: U8 | None = first
         rate, count = self._get(cv2.CAP_PROP_FPS), self._get(cv2.CAP_PROP_FRAME_COUNT)
-        # Cameras and endless streams have a length of 0 or less, and often no rate either.
-        self._ends = isinstance(self._target, str) and 0 < count < 1e9
+        # Cameras and endless streams have a length of 0 or less, or nonsense, and often no rate either.
+        frames = int(count) if _is_media(self._target) and 0 < count < 1e9 else None
+        self._ends = frames is not None or os.path.isfile(str(self._target))
         nominal = Fraction(rate).limit_denominator(1001) if 1 <= rate <= 1000 else None
         got_wh = first.shape[1], first.shape[0]
-        self.info = SourceInfo(name, got_wh, nominal, int(count) if self._ends else None, live=True)
+        self.info = SourceInfo(name, got_wh, nominal, frames, live=True)
         if size_wh is not None and size_wh != got_wh:
             self.notices.append(f"{name} was asked for {_x(size_wh)} and gives {_x(got_wh)}")
 
@@ -329,21 +326,6 @@ class Source:
         self._device = None
 
 
-def probe() -> list[SourceInfo]:
-    """The cameras of this machine that give a picture. Those in use by other programs, or forbidden, are left out."""
-    if sys.platform == "linux":
-        numbers = sorted(int(path.name[5:]) for path in Path("/dev").glob("video[0-9]*"))
-    else:
-        numbers = list(range(_MOST_CAMERAS))  # nothing lists them
-    found = []
-    for number in numbers:
-        with suppress(LivemarksError):
-            source = Source(number)
-            found.append(source.info)
-            source.close()
-    return found
-
-
 def _open(device: int | str, api: int) -> Device:
     """OpenCV's own device. What OpenCV and FFmpeg would print about one that doesn't open is for us to say."""
     if "OPENCV_LOG_LEVEL" not in os.environ:
@@ -365,7 +347,7 @@ def _picture(device: Device) -> U8 | None:
 def _target(device: int | str, api: str) -> int | str:
     """What to hand to OpenCV: a camera's number, or a path or address that may exist."""
     text = str(device)
-    if text.isdecimal():
+    if text.isdecimal() and len(text) < 5:  # /dev/video255 is the last one on Linux
         return int(text)
     if _is_address(text) or text.startswith("/dev/") or api == "gstreamer" or os.path.exists(text):
         return text
