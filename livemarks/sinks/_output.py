@@ -1,0 +1,105 @@
+"""What sinks that write files share: a file that gets its name only when it is whole, and the time in it."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sys
+from contextlib import suppress
+
+from livemarks.types import LivemarksError, Stop
+
+
+class Draft:
+    """A file under construction, beside its target and empty at first; `keep` renames it onto the target.
+
+    Made with the rights that the user's umask leaves. Raises LivemarksError, before any work, if the target can't be
+    written, or is the file `source` that is being read.
+    """
+
+    def __init__(self, target: str, source: str | None) -> None:
+        # The file that a link points to is replaced, not the link.
+        self.target = os.path.realpath(target)
+        folder, name = os.path.split(self.target)
+        if os.path.isdir(self.target):
+            raise LivemarksError(f"can't write {target}: that is a folder; name a file in it")
+        if not os.path.isdir(folder):
+            raise LivemarksError(f"can't write {target}: there is no folder {folder}; make it first")
+        if os.path.exists(self.target) and not os.path.isfile(self.target):
+            raise LivemarksError(f"can't write {target}: it is a device or a pipe, not a file")
+        if source and os.path.exists(source) and os.path.exists(self.target) and os.path.samefile(self.target, source):
+            raise LivemarksError(f"can't write {target}: it is the input; give the output another name")
+        stem, suffix = os.path.splitext(name)
+        # A killed run leaves it behind, so its name says whose it is; cut short, as names have at most 255 bytes.
+        self.path = os.path.join(folder, f"{stem[:40]}.{secrets.token_hex(4)}.part{suffix}")
+        try:
+            with open(self.path, "xb"):
+                pass
+        except OSError as error:
+            raise LivemarksError(f"can't write {target}: {error.strerror}; choose another folder") from error
+
+    def keep(self) -> None:
+        """Gives the file its name, in place of whatever had it."""
+        try:
+            os.replace(self.path, self.target)
+        except OSError as error:
+            raise LivemarksError(f"can't finish {self.target}: {error.strerror}; look for {self.path}") from error
+
+    def drop(self) -> None:
+        """Leaves nothing behind."""
+        with suppress(OSError):  # the folder may be gone as well
+            os.remove(self.path)
+
+
+class Lines:
+    """Text, line by line, into a file, or to standard output if the path is "-"."""
+
+    def __init__(self, path: str, source: str | None) -> None:
+        self._name = path
+        self._draft = None if path == "-" else Draft(path, source)
+        # A descriptor of our own: Python would complain about its own stdout at exit, if its reader has gone.
+        where = os.dup(sys.stdout.fileno()) if self._draft is None else self._draft.path
+        self._file = open(where, "wb")  # noqa: SIM115 - closed by `close`
+        self._written = 0  # bytes, in whole writes
+
+    def write(self, text: str) -> None:
+        """Hands lines on at once: who reads along sees whole frames. LivemarksError if the disk is full.
+
+        Raises Stop once nobody reads standard output any more.
+        """
+        data = text.encode()
+        try:
+            self._file.write(data)
+            self._file.flush()
+        except BrokenPipeError:
+            raise Stop from None
+        except OSError as error:
+            raise LivemarksError(
+                f"{self._name} can't be written on: {error.strerror}; what came before is kept"
+            ) from error
+        self._written += len(data)
+
+    def close(self) -> None:
+        """Keeps the file if anything was written to it."""
+        with suppress(OSError):  # from a last try to write what failed before
+            self._file.close()
+        if self._draft is None:
+            return
+        if self._written == 0:
+            self._draft.drop()
+            return
+        if os.path.getsize(self._draft.path) > self._written:  # a line that a full disk cut off
+            os.truncate(self._draft.path, self._written)
+        self._draft.keep()
+
+
+class Clock:
+    """Time in a file: that of the media itself, but live counts from the first frame, as any recording does."""
+
+    def __init__(self, live: bool) -> None:
+        self._zero_s = None if live else 0.0
+
+    def __call__(self, t_s: float) -> float:
+        if self._zero_s is None:
+            self._zero_s = t_s
+        return t_s - self._zero_s

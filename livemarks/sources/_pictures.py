@@ -1,0 +1,61 @@
+"""From the pictures FFmpeg decodes to what a player shows: upright, with square pixels, in 8-bit BGR."""
+
+from __future__ import annotations
+
+import struct
+from fractions import Fraction
+from typing import cast
+
+import cv2
+import numpy as np
+from av.buffer import Buffer
+from av.video.frame import VideoFrame
+from av.video.reformatter import Interpolation, VideoReformatter
+
+from livemarks.types import U8
+
+# For FFmpeg's option max_pixels, so that a damaged header can't claim all memory. No camera's picture is larger: the
+# largest on sale have 151 million, and 16K video 133 million.
+MAX_PIXELS = 160_000_000
+
+
+class Canvas:
+    """Makes the images of one stream, all of one size; called with each decoded picture, in one thread.
+
+    The first picture sets size and orientation; a later one of another size (a stream may change its resolution) is
+    scaled. Pixels that aren't square are stretched along one axis, so that no detail is lost. Alpha is dropped; ten
+    bits become eight; HDR is not tone-mapped, so it looks flat; interlaced fields stay woven.
+    """
+
+    def __init__(
+        self, first: VideoFrame, pixel_aspect: Fraction | None, scaling: Interpolation = Interpolation.BILINEAR
+    ) -> None:
+        self._stored_wh = _square(first.width, first.height, pixel_aspect or Fraction(1))
+        self._scaling = scaling
+        self._reformatter = VideoReformatter()  # keeps its tables from picture to picture
+        side_data = first.side_data.get("DISPLAYMATRIX")
+        matrix = struct.unpack_from("=5i", cast(Buffer, side_data)) if side_data else (1, 0, 0, 0, 1)
+        a, b, _, c, d = matrix  # shown x = a x + c y, shown y = b x + d y
+        self._transposed = abs(b) + abs(c) > abs(a) + abs(d)  # the nearest quarter turn; nobody films askew
+        self._flip_x, self._flip_y = (c < 0, b < 0) if self._transposed else (a < 0, d < 0)
+
+    def __call__(self, picture: VideoFrame) -> U8:
+        """(H, W, 3) BGR."""
+        width, height = self._stored_wh
+        bgr = self._reformatter.reformat(picture, width, height, "bgr24", interpolation=self._scaling)
+        image: U8 = np.asarray(bgr.to_ndarray(), np.uint8)
+        if self._transposed:
+            image = np.asarray(cv2.transpose(image), np.uint8)
+        if self._flip_x or self._flip_y:
+            axes = -1 if self._flip_x and self._flip_y else int(self._flip_x)
+            image = np.asarray(cv2.flip(image, axes), np.uint8)
+        return image
+
+
+def _square(width: int, height: int, pixel_aspect: Fraction) -> tuple[int, int]:
+    """The size at which a picture's pixels are square."""
+    if not Fraction(1, 4) < pixel_aspect < 4:  # 64:33 is the widest in any standard; beyond is a damaged header
+        return width, height
+    if pixel_aspect > 1:
+        return round(width * pixel_aspect), height
+    return width, round(height / pixel_aspect)

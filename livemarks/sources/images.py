@@ -1,0 +1,101 @@
+"""Images from files, folders and globs. FFmpeg decodes them, because cv2 prints what it thinks of bad ones."""
+
+from __future__ import annotations
+
+import glob
+import itertools
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import av
+from av.error import FFmpegError
+from av.video.reformatter import Interpolation
+
+from livemarks.sources._pictures import MAX_PIXELS, Canvas
+from livemarks.types import U8, Frame, LivemarksError, SourceInfo
+
+# What is taken from a folder. A file that is named may be called anything.
+SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+
+# The slow and exact way, since a picture is looked at once, and JPEGs should look as they did in training.
+_SCALING = Interpolation.BICUBIC | Interpolation.FULL_CHR_H_INT | Interpolation.ACCURATE_RND
+
+
+class Source:
+    """The images that `paths` name: files, folders (not those inside) and globs; t_s is the index.
+
+    Within a folder and a glob they come in the order people count in (2 before 10). Orientation as noted by the camera
+    is honoured; grey becomes BGR; transparency is dropped.
+
+    names: names[i] is the file that frame i shows; grows as they are read. A file that can't be read is skipped and
+    noted in `notices`; LivemarksError if none can, or if there is no file.
+    """
+
+    def __init__(self, paths: Sequence[str]) -> None:
+        self.notices: list[str] = []
+        self.names: list[str] = []
+        self._files = list(itertools.chain.from_iterable(map(_files, paths)))
+        self._closed = False
+        name = paths[0] if len(paths) == 1 else f"{len(self._files)} images"
+        self.info = SourceInfo(name, None, None, len(self._files), live=False)
+
+    def __iter__(self) -> Iterator[Frame]:
+        for file in self._files:
+            if self._closed:
+                return
+            try:
+                image = _read(file)
+            except LivemarksError as error:
+                self.notices.append(str(error))
+                continue
+            self.names.append(file.as_posix())
+            yield Frame(image, len(self.names) - 1, float(len(self.names) - 1))
+        if not self.names:
+            more = f", nor any of {len(self._files) - 1} others" if len(self._files) > 1 else ""
+            raise LivemarksError(self.notices[0] + more)
+
+    def close(self) -> None:
+        """Ends the iteration after the image at hand."""
+        self._closed = True
+
+
+def _files(path: str) -> list[Path]:
+    """The image files that one path stands for. LivemarksError if there are none."""
+    if os.path.isdir(path):
+        found = [file for file in Path(path).iterdir() if file.suffix.lower() in SUFFIXES and file.name[0] != "."]
+        if not found:
+            raise LivemarksError(f"there is no image in {path}; their names end in {', '.join(SUFFIXES)}")
+    elif os.path.exists(path):  # first of all: a name may have brackets in it
+        found = [Path(path)]
+    else:
+        found = [Path(match) for match in glob.glob(path, recursive=True) if os.path.isfile(match)]
+        if not found:
+            what = "no file matches" if glob.has_magic(path) else "there is no file"
+            raise LivemarksError(f"{what} {path}")
+    return sorted(found, key=_in_counting_order)
+
+
+def _in_counting_order(file: Path) -> list[str | int]:
+    """Sorts a2 before a10: numbers within the name by their value. Words and numbers take turns, so they compare."""
+    parts = re.split(r"(\d+)", file.as_posix().casefold())
+    return [int(part) if part.isdecimal() else part for part in parts]
+
+
+def _read(file: Path) -> U8:
+    """(H, W, 3) BGR. LivemarksError if the file isn't an image."""
+    try:
+        with file.open("rb") as opened, av.open(opened, "r", options={"max_pixels": str(MAX_PIXELS)}) as container:
+            format = container.format.name
+            if not (format.endswith("_pipe") or format in ("image2", "gif")):
+                raise LivemarksError(f"{file} is no image; `livemarks video` reads videos")
+            stream = container.streams.video[0]
+            if stream.width * stream.height > MAX_PIXELS:
+                raise LivemarksError(f"{file} is too large: {stream.width}x{stream.height}; no camera's pictures are")
+            picture = next(container.decode(stream), None)
+            if picture is None:
+                raise LivemarksError(f"{file} has no picture in it")
+            return Canvas(picture, None, _SCALING)(picture)
+    except (FFmpegError, OSError) as error:
+        raise LivemarksError(f"{file} can't be read as an image ({error.strerror})") from error
