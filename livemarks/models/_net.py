@@ -47,7 +47,8 @@ class LandmarkNet(nn.Module):
         if self.grey:
             luma = torch.tensor(_LUMA_BGR, device=x.device)
             x = (x * luma).sum(dim=3, keepdim=True)
-        return (x.permute(0, 3, 1, 2) - self.shift) / self.scale
+        x = (x.permute(0, 3, 1, 2) - self.shift) / self.scale
+        return x.contiguous()  # left channels-last, torch 2.13's CPU backward has crashed
 
     def raw(self, pixels: Tensor) -> Raw:
         """(B, C, H, W) -> Raw."""

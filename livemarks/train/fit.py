@@ -16,6 +16,7 @@ import shlex
 import sys
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,8 +74,7 @@ def run(
     net = plugins.load("models", recipe.architecture)(scheme, size_hw=recipe.size_hw, **recipe.options)
     if recipe.start:
         _start(net)
-    if where.type == "cuda":  # pays there; on the CPU, torch 2.13's backward crashed with it
-        net = net.to(where, memory_format=torch.channels_last)
+    net = net.to(where, memory_format=torch.channels_last if where.type == "cuda" else torch.contiguous_format)
     kept = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True) if recipe.ema else None
     optimiser = _optimiser(recipe, net)
 
@@ -91,15 +91,13 @@ def run(
         while step < total:
             stage, done = _stage_at(recipe.stages, step)
             if stage is not current:
-                current, pool = stage, train.of(stage.sets)
-                labels = _labels(train, stage, recipe, out, scheme)
+                current, batches = stage, _Batches(train, _labels(train, stage, recipe, out, scheme), stage, recipe)
             lr = _lr(stage, done)
             for group in optimiser.param_groups:
                 group["lr"] = lr
-            index = pool[torch.randint(len(pool), (stage.batch,), device=where)]
-            crops, xy, is_face = _crops(train.canvases[index], labels[index], train.boxes[index], recipe, scheme)
+            crops, xy, is_face = batches.take()
             net.train()
-            with torch.autocast(where.type, torch.bfloat16, enabled=where.type == "cuda"):
+            with torch.autocast(where.type, torch.bfloat16, enabled=recipe.bf16):
                 raw = net.raw(net.pixels(crops))
             loss = (losses.BY_NAME[recipe.loss](raw, xy, recipe.size_hw) * is_face).sum() / is_face.sum().clamp(min=1)
             parts = {"loss": loss}
@@ -115,7 +113,7 @@ def run(
             step += 1
 
             if step % _REPORT_EVERY == 0 or step % recipe.validate_every == 0 or step == total:
-                sums = {name: float(value) for name, value in parts.items()}
+                sums = {name: value.item() for name, value in parts.items()}
                 if not math.isfinite(sums["loss"]):
                     raise LivemarksError(f"{recipe.name}: the loss became {sums['loss']} at step {step}; lower lr")
                 progress.update(task, completed=step, said=f"loss {sums['loss']:.4f} best {best:.3f}")
@@ -146,10 +144,6 @@ def finish(recipe: Recipe, scheme: Scheme, net: LandmarkNet, held: Batchable, ou
     net.sigma_scale.fill_(1.0)
     net.sigma_scale.fill_(validate(net, held, recipe.size_hw, recipe.margin)["sigma_ratio"])
     scores = validate(net, held, recipe.size_hw, recipe.margin)
-    if hasattr(net, "fuse"):
-        net.eval()
-        net.fuse()
-    options = dict(recipe.options) | ({"fused": True} if hasattr(net, "fuse") else {})
     sets = tuple(dict.fromkeys(name for stage in recipe.stages for name in stage.sets))
     card = Card(
         name=recipe.name,
@@ -157,7 +151,7 @@ def finish(recipe: Recipe, scheme: Scheme, net: LandmarkNet, held: Batchable, ou
         scheme=scheme.name,
         size_hw=recipe.size_hw,
         margin=recipe.margin,
-        options=options,
+        options=dict(recipe.options),
         data=sets,
         terms=recipe.terms,
         scores={name: round(value, 5) for name, value in scores.items()},
@@ -298,6 +292,28 @@ def _labels(faces: Batchable, stage: Stage, recipe: Recipe, out: Path, scheme: S
     return faces.xy + torch.tensor(weight, device=taught.device).view(-1, 1, 1) * (taught - faces.xy)
 
 
+class _Batches:
+    """Random batches; on the CPU the next one is made on a second thread while the net learns from this one."""
+
+    def __init__(self, faces: Batchable, labels: Tensor, stage: Stage, recipe: Recipe) -> None:
+        self.faces, self.labels, self.size, self.recipe = faces, labels, stage.batch, recipe
+        self.pool = faces.of(stage.sets)
+        self.scheme: Scheme = plugins.load("schemes", recipe.scheme)
+        self.worker = ThreadPoolExecutor(1)
+        self.next = self.worker.submit(self.make)
+
+    def make(self) -> tuple[Tensor, Tensor, Tensor]:
+        """crops (B, h, w, 3), points (B, N, 2), is_face (B,)."""
+        pick = self.pool[torch.randint(len(self.pool), (self.size,), device=self.pool.device)]
+        faces = self.faces
+        return _crops(faces.canvases[pick], self.labels[pick], faces.boxes[pick], self.recipe, self.scheme)
+
+    def take(self) -> tuple[Tensor, Tensor, Tensor]:
+        batch = self.next.result()
+        self.next = self.worker.submit(self.make)
+        return batch
+
+
 @torch.no_grad()
 def _crops(
     canvases: Tensor, xy: Tensor, boxes: Tensor, recipe: Recipe, scheme: Scheme
@@ -315,8 +331,8 @@ def _crops(
     source = canvases.float() / 255
     crops = augment.sample(source, affines, size_hw)
     # Beside a face the canvas soon ends; black there would tell the net what it should see for itself.
-    crops = torch.where(bad.view(-1, 1, 1, 1), augment.sample(source, affines, size_hw, "reflection"), crops)
-    crops = torch.where(shuffle.view(-1, 1, 1, 1), augment.shuffled(crops), crops)
+    crops[bad] = augment.sample(source[bad], affines[bad], size_hw, "reflection")
+    crops[shuffle] = augment.shuffled(crops[shuffle])
     points = augment.into_crop(affines, xy)
     flip = torch.rand(batch, device=device) < by.flip
     mirrored = points[:, list(scheme.mirror)] * torch.tensor([-1.0, 1.0], device=device)
