@@ -23,9 +23,6 @@ log = logging.getLogger(__name__)
 # What `auto` tries where there is an NVIDIA GPU, fastest first. Elsewhere it is onnx without a word.
 _AUTO = ("tensorrt", "cudagraph", "onnx")
 
-# What makes a path one of images rather than a video. A .gif is read as a video.
-_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
-
 
 @dataclass(frozen=True, slots=True)
 class Net:
@@ -53,7 +50,9 @@ def open_source(
     if live or text.isdecimal() or "://" in text or text.startswith("/dev/video"):
         camera: Source = plugins.load("sources", "camera")(text, size_wh=size_wh, fps=fps, api=camera_api)
         return camera
-    is_images = Path(text).is_dir() or text.lower().endswith(_IMAGE_SUFFIXES)
+    from livemarks.sources.images import SUFFIXES  # here, as it needs PyAV
+
+    is_images = Path(text).is_dir() or text.lower().endswith(SUFFIXES)
     if is_images or (glob.has_magic(text) and not os.path.exists(text)):
         images: Source = plugins.load("sources", "images")([text])
         return images

@@ -205,7 +205,7 @@ def test_a_backend_runs_every_batch(name: str, model: str | None, still_model: C
 
 
 @pytest.mark.parametrize("name", plugins.names("backends"))
-@pytest.mark.parametrize("wrong", [{"device": "toaster"}, {"precision": "fp3"}, {"threads": 0}])
+@pytest.mark.parametrize("wrong", [{"device": "toaster"}, {"precision": "fp3"}])
 def test_a_backend_refuses_what_it_does_not_know(
     name: str, wrong: dict[str, Any], still_model: Callable[..., Path]
 ) -> None:

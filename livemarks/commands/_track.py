@@ -29,6 +29,13 @@ def positive(text: str) -> float:
     return number
 
 
+def count(text: str) -> int:
+    """An option's whole number above zero."""
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
+
+
 def landmarks_option(parser: argparse._ActionsContainer) -> None:
     parser.add_argument("--landmarks", metavar="FILE", help="the points, as JSON lines (.jsonl) or as a table (.csv)")
 
@@ -39,7 +46,9 @@ def model_options(parser: argparse.ArgumentParser, *, faces: int, smooth: bool =
     group.add_argument(
         "--model", default="lite-68", metavar="NAME", help="a net of `livemarks models`, or an .onnx file"
     )
-    group.add_argument("--faces", type=int, default=faces, metavar="N", help=f"find at most N faces (default: {faces})")
+    group.add_argument(
+        "--faces", type=count, default=faces, metavar="N", help=f"find at most N faces (default: {faces})"
+    )
     group.add_argument("--range", default="auto", help="how far faces may be: short, full, or auto (default), both")
     if smooth:
         group.add_argument("--smooth", default="medium", help="off, light, medium (default) or strong: steady or quick")
@@ -47,7 +56,7 @@ def model_options(parser: argparse.ArgumentParser, *, faces: int, smooth: bool =
     group.add_argument("--backend", default="auto", help="auto (default), onnx, torch, cudagraph or tensorrt")
     group.add_argument("--device", default="auto", help="auto (default), cpu, cuda, mps, …")
     group.add_argument("--precision", default="auto", help="auto (default), fp32 or fp16")
-    group.add_argument("--threads", type=int, metavar="N", help="CPU threads of the net (default: chosen by itself)")
+    group.add_argument("--threads", type=count, metavar="N", help="CPU threads of the net (default: chosen by itself)")
 
 
 def open_net(args: argparse.Namespace) -> Net:
@@ -113,9 +122,9 @@ def follow(
     finally:  # also after Ctrl-C and errors: what was done is kept, and told
         if last.processed:
             _tell(source.info, net, last, time.monotonic() - started_s, wrote)
-        for reporter in (source, *sinks):
-            for notice in getattr(reporter, "notices", ()):
-                log.warning("%s", notice)
+            for reporter in (source, *sinks):
+                for notice in getattr(reporter, "notices", ()):
+                    log.warning("%s", notice)
     # A source that doesn't tell damage from other notices is taken to mean damage.
     damaged: bool = getattr(source, "damaged", bool(source.notices))
     return 2 if damaged and not source.info.live else 0

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import glob
+import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
@@ -25,7 +27,10 @@ def options(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from livemarks import api, plugins
     from livemarks.landmarker import Landmarker
+    from livemarks.types import LivemarksError
 
+    if args.out and os.path.realpath(args.out) in _folders(args.input):
+        raise LivemarksError(f"{args.out} holds the originals, which would be overwritten; choose another --out")
     with ExitStack() as stack:
         source = plugins.load("sources", "images")(args.input)
         stack.callback(source.close)
@@ -44,6 +49,15 @@ def run(args: argparse.Namespace) -> int:
             sinks.append(lambda: _Count(source.names))
         wrote = [path for path in (args.out, args.landmarks) if path]
         return _track.follow(source, tracker, sinks, net=net, wrote=wrote, quiet=args.quiet)
+
+
+def _folders(inputs: Sequence[str]) -> set[str]:
+    """The real paths of the folders that hold what these inputs name."""
+    folders = set()
+    for path in inputs:
+        for match in [path] if os.path.exists(path) else glob.glob(path, recursive=True):
+            folders.add(os.path.realpath(match if os.path.isdir(match) else os.path.dirname(match)))
+    return folders
 
 
 class _Alone:

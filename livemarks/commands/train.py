@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from livemarks.commands import _track
+
 
 def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("recipe", metavar="RECIPE", help="a recipe's name, or a .toml file")
@@ -15,7 +17,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, mps")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --out")
     parser.add_argument(
-        "--limit-minutes", type=float, default=0.0, metavar="N", help="stop, resumable, after N minutes"
+        "--limit-minutes", type=_track.positive, default=0.0, metavar="N", help="stop, resumable, after N minutes"
     )
 
 

@@ -11,7 +11,7 @@ import cv2
 
 from livemarks.types import U8, LivemarksError, Result, Tally
 
-# An image keeps its format if that is one of these, with these settings; any other gets .png behind its name.
+# An image keeps its format if it is one of these, with these settings; any other gets .png behind its name.
 _FORMATS = {
     ".png": [cv2.IMWRITE_PNG_COMPRESSION, 1],  # OpenCV's own choice, and the quickest
     ".jpg": [cv2.IMWRITE_JPEG_QUALITY, 95],
@@ -22,20 +22,17 @@ _FORMATS = {
 
 
 class Sink:
-    """Writes into `folder`, which is made if it is missing. paths: of the originals, by frame index.
+    """Writes into `folder`, which is made if it is missing. LivemarksError, before any work, if that can't be.
 
-    Images from several folders keep that part of their paths in which they differ. Raises LivemarksError before any
-    work if the folder can't be written, or if an original would be overwritten.
+    names: of the originals, by frame index; may grow with the run. Of two that share a file name the second gets a
+    number. An original is never overwritten.
     """
 
     wants_pixels = True
 
-    def __init__(self, folder: str, paths: Sequence[str]) -> None:
-        self._folder = Path(folder)
-        self._targets = [self._folder / name for name in _names(paths)]
-        for path, target in zip(paths, self._targets, strict=True):
-            if target.exists() and os.path.exists(path) and target.samefile(path):
-                raise LivemarksError(f"{target} is an original and would be overwritten; choose another output folder")
+    def __init__(self, folder: str, names: Sequence[str]) -> None:
+        self._folder, self._names = Path(folder), names
+        self._written: set[str] = set()
         self._made = not self._folder.exists()
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
@@ -45,25 +42,31 @@ class Sink:
             raise LivemarksError(f"can't write in {folder}: permission denied; choose another folder")
 
     def write(self, result: Result, image: U8 | None, tally: Tally) -> None:  # noqa: ARG002 - pixels only
-        """LivemarksError if the disk is full."""
-        target = self._targets[result.frame.index]
+        """LivemarksError if the disk is full, or if the target is the original."""
+        original = Path(self._names[result.frame.index])
+        target = self._folder / self._name(original)
+        if target.exists() and original.exists() and target.samefile(original):
+            raise LivemarksError(f"{target} is an original and would be overwritten; choose another output folder")
         picture = result.frame.image if image is None else image
         suffix = target.suffix.lower()
         data = cv2.imencode(suffix, picture, _FORMATS[suffix])[1].tobytes()
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(data)  # cv2.imwrite hides errors, and fails on some names
         except OSError as error:
             raise LivemarksError(f"can't write {target}: {error.strerror}; what came before is kept") from error
 
     def close(self) -> None:
-        if self._made:
-            with suppress(OSError):  # it is not empty, as it should be
+        if self._made and not self._written:
+            with suppress(OSError):  # somebody else may have used the folder meanwhile
                 self._folder.rmdir()
 
-
-def _names(paths: Sequence[str]) -> list[str]:
-    """Names within the output folder, no two the same."""
-    root = os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in paths]) if paths else ""
-    names = [os.path.relpath(os.path.abspath(path), root) for path in paths]
-    return [name if Path(name).suffix.lower() in _FORMATS else f"{name}.png" for name in names]
+    def _name(self, original: Path) -> str:
+        """The original's name, made one that OpenCV can write, and that no other image of this run has."""
+        name = original.name if original.suffix.lower() in _FORMATS else f"{original.name}.png"
+        stem, suffix = os.path.splitext(name)
+        number = 1
+        while name.casefold() in self._written:  # as Windows and macOS compare names
+            number += 1
+            name = f"{stem}-{number}{suffix}"
+        self._written.add(name.casefold())
+        return name
