@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
@@ -16,6 +17,7 @@ log = logging.getLogger(__name__)
 
 _LINE_EVERY_S = 5.0
 _BAR_EVERY_S = 0.1
+_NAME_LETTERS = 24  # leaves most of an 80 column line to the bar
 
 
 @contextmanager
@@ -48,7 +50,13 @@ def _bar(info: SourceInfo, console: Console, clock: Callable[[], float]) -> Iter
         columns = [columns[0], *columns[3:5]]
     # No refresh thread: the bar is drawn when there is something new to draw.
     with Progress(*columns, console=console, auto_refresh=False, transient=True) as bar:
-        task = bar.add_task(info.name, total=info.frames, frames=f"0{total}", fps=0.0)
+        name = Path(info.name).name
+        task = bar.add_task(
+            name if len(name) <= _NAME_LETTERS else f"{name[:_NAME_LETTERS]}…",
+            total=info.frames,
+            frames=f"0{total}",
+            fps=0.0,
+        )
         due_s = 0.0
 
         def show(tally: Tally) -> None:
