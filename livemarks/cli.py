@@ -7,6 +7,7 @@ fault, and a line says what to do. 130 and 143: stopped by Ctrl-C or SIGTERM; wh
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import io
 import logging
 import os
@@ -167,7 +168,7 @@ def _library_noise(trace: TextIO | None, verbose: bool) -> Iterator[None]:
     os.dup2(target, 2)
     os.close(target)
     own = open(saved, "w", buffering=1, encoding=sys.stderr.encoding, errors="backslashreplace")  # noqa: SIM115
-    with own, warnings.catch_warnings():
+    with own, _crash_report(own), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         before = sys.stderr
         sys.stderr = own
@@ -176,3 +177,16 @@ def _library_noise(trace: TextIO | None, verbose: bool) -> Iterator[None]:
         finally:
             sys.stderr = before
             os.dup2(own.fileno(), 2)
+
+
+@contextmanager
+def _crash_report(to: TextIO) -> Iterator[None]:
+    """A library that takes the whole process down shall at least leave the Python line that called it."""
+    if faulthandler.is_enabled():
+        yield
+        return
+    faulthandler.enable(to)
+    try:
+        yield
+    finally:
+        faulthandler.disable()

@@ -12,6 +12,8 @@ from functools import partial
 from importlib import import_module, metadata
 from pathlib import Path
 
+from livemarks import __version__
+
 # What livemarks can't do without: module and the package that brings it.
 _NEEDED = {
     "numpy": "numpy",
@@ -51,14 +53,13 @@ def run(args: argparse.Namespace) -> int:
     for finding in examine(cameras=not args.no_cameras):
         table.add_row(finding.what, marks[finding.good], Text(finding.text))
         broken += finding.good is False
-    console = Console()
-    console.print(table, width=None if console.is_terminal else 160)
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
     return 1 if broken else 0
 
 
 def examine(*, cameras: bool = True) -> Iterator[Finding]:
     """Every finding, in the order in which things depend on each other."""
-    yield Finding("livemarks", True, metadata.version("livemarks"))
+    yield Finding("livemarks", True, __version__)
     yield Finding("python", True, f"{platform.python_version()} on {platform.platform()}, {os.cpu_count()} CPU cores")
     whole = True
     for module, package in _NEEDED.items():

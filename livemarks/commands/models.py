@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -24,7 +25,6 @@ def run(args: argparse.Namespace) -> int:
         scores = "\n".join(f"{score.replace('_', ' ')} {value:.3g}" for score, value in card.scores.items())
         megabytes = f"{path.stat().st_size / 1e6:.1f}"
         table.add_row(name, card.scheme, f"{width}x{height}", megabytes, scores or "-", card.terms or "-")
-    console = Console()
     # Off a terminal there is no width to keep to, and a cell cut in two is of no use to grep.
-    console.print(table, width=None if console.is_terminal else 200)
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
     return 0
