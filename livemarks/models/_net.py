@@ -79,7 +79,7 @@ def soft_argmax(heat: Tensor, size_hw: tuple[int, int]) -> tuple[Tensor, Tensor]
     """
     height, width = heat.shape[2:]
     stride = size_hw[1] / width
-    chance = torch.softmax(heat.float().flatten(2), dim=2).unflatten(2, (height, width))  # (B, N, h, w)
+    chance = torch.softmax(heat.float().flatten(2), dim=2).view(heat.shape)  # (B, N, h, w)
     x = (torch.arange(width, device=heat.device, dtype=torch.float32) + 0.5) * stride - 0.5
     y = (torch.arange(height, device=heat.device, dtype=torch.float32) + 0.5) * stride - 0.5
     along_x, along_y = chance.sum(dim=2), chance.sum(dim=3)  # (B, N, w), (B, N, h)

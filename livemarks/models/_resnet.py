@@ -49,7 +49,7 @@ def _shortcut(inputs: int, outputs: int, stride: int) -> nn.Module:
 
 
 class Trunk(nn.Module):
-    """(B, channels, H, W) -> (B, out, H/s, W/s), s = 32; or 8 when `dilated`, as the fully convolutional nets use it."""
+    """(B, channels, H, W) -> (B, out, H/s, W/s): s = 32, or 8 when `dilated`, as fully convolutional nets use it."""
 
     def __init__(self, block: type[Basic] | type[Bottleneck], depths: tuple[int, ...], channels: int, dilated: bool):
         super().__init__()

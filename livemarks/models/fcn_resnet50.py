@@ -40,10 +40,10 @@ class FcnResNet50(LandmarkNet):
         self.decode = decode
         self.trunk = Trunk(Bottleneck, (3, 4, 6, 3), 1, dilated=True)
         middle = self.trunk.out_channels // 4
-        self.classifier = nn.Sequential(
-            conv_bn(self.trunk.out_channels, middle), nn.ReLU(), nn.Dropout(0.1), nn.Conv2d(middle, len(scheme), 1)
-        )
-        nn.init.constant_(self.classifier[3].bias, -4.0)  # most pixels are not a landmark
+        last = nn.Conv2d(middle, len(scheme), 1)
+        assert last.bias is not None
+        nn.init.constant_(last.bias, -4.0)  # most pixels are not a landmark
+        self.classifier = nn.Sequential(conv_bn(self.trunk.out_channels, middle), nn.ReLU(), nn.Dropout(0.1), last)
 
     def raw(self, pixels: Tensor) -> Raw:
         coarse = self.classifier(self.trunk(pixels)).float()  # (B, N, H/8, W/8)

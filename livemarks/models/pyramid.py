@@ -44,7 +44,9 @@ class Pyramid(LandmarkNet):
         self.stages = nn.ModuleList()
         inputs = stem
         for width, depth in zip(widths, depths, strict=True):
-            self.stages.append(nn.Sequential(Step(inputs, width, 2), *(Step(width, width, 1) for _ in range(depth - 1))))
+            self.stages.append(
+                nn.Sequential(Step(inputs, width, 2), *(Step(width, width, 1) for _ in range(depth - 1)))
+            )
             inputs = width
         self.head = PyramidHead(list(widths), head, len(scheme), self.size_hw)
 

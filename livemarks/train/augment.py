@@ -1,8 +1,8 @@
 """Random crops of labelled faces, cut and spoilt in whole batches on the training device.
 
-Geometry is `geometry.crop_affine` written for tensors (a test holds the two together): training crops are the crops that
-a tracker cuts, with the box shifted, scaled and turned by as much as its boxes are off. Then come the ways in which
-real pictures are bad: colour, darkness, blur, motion, low resolution, JPEG, noise, something in front of the face.
+Geometry is `geometry.crop_affine` written for tensors (a test holds the two together): training crops are the crops
+that a tracker cuts, with the box shifted, scaled and turned by as much as its boxes are off. Then come the ways in
+which real pictures are bad: colour, darkness, blur, motion, low resolution, JPEG, noise, something before the face.
 """
 
 from __future__ import annotations
@@ -81,7 +81,8 @@ def sample(canvases: Tensor, affines: Tensor, size_hw: tuple[int, int], padding:
 
 def into_crop(affines: Tensor, xy: Tensor) -> Tensor:
     """(B, 2, 3) crop px -> canvas px and (B, N, 2) canvas px: the points in crop px."""
-    return torch.linalg.solve(affines[:, :, :2], (xy - affines[:, None, :, 2]).transpose(1, 2)).transpose(1, 2)
+    own: Tensor = torch.linalg.solve(affines[:, :, :2], (xy - affines[:, None, :, 2]).transpose(1, 2))
+    return own.transpose(1, 2)
 
 
 def jittered(boxes: Tensor, spread: Augment) -> Tensor:

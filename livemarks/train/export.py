@@ -6,7 +6,7 @@ back to float32 behind it: half the bytes, and the same float32 arithmetic in ev
 
 from __future__ import annotations
 
-import io
+import logging
 import os
 import warnings
 from pathlib import Path
@@ -31,7 +31,7 @@ def export(net: LandmarkNet, card: Card, path: Path) -> None:
     """
     net = net.eval()
     crops = torch.zeros((2, *net.size_hw, 3), dtype=torch.uint8)
-    buffer = io.BytesIO()
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns of every package that it does without
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's own deprecations
         program = torch.onnx.export(
@@ -43,11 +43,9 @@ def export(net: LandmarkNet, card: Card, path: Path) -> None:
             opset_version=_OPSET,
             dynamo=True,
             verbose=False,
-            optimize=True,
         )
     assert program is not None
-    program.save(buffer)
-    model = onnx.load_from_string(buffer.getvalue())
+    model = program.model_proto
     _halve(model.graph)
     del model.metadata_props[:]
     onnx.helper.set_model_props(model, {CARD_KEY: card_to_json(card)})

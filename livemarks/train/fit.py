@@ -33,10 +33,9 @@ from livemarks.train import augment, losses, teach
 from livemarks.train.export import export
 from livemarks.train.pack import Faces, load_faces
 from livemarks.train.recipe import Recipe, Stage
-from livemarks.train.samples import to_kaggle15, to_nose1
+from livemarks.train.samples import DERIVED
 from livemarks.types import Card, LivemarksError, Scheme
 
-_DERIVED = {("ibug68", "kaggle15"): to_kaggle15, ("imm58", "nose1"): to_nose1}
 _REPORT_EVERY = 50  # steps between rows of log.csv
 
 
@@ -75,7 +74,7 @@ def run(
     if recipe.start:
         _start(net)
     net = net.to(where, memory_format=torch.channels_last if where.type == "cuda" else torch.contiguous_format)
-    kept = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True) if recipe.ema else None
+    kept = _average(net, recipe.ema) if recipe.ema else None
     optimiser = _optimiser(recipe, net)
 
     total = sum(stage.steps for stage in recipe.stages)
@@ -105,7 +104,7 @@ def run(
                 parts["sigma"] = (losses.sigma(raw, xy) * is_face).sum() / is_face.sum().clamp(min=1)
                 parts["presence"] = losses.presence(raw, is_face).mean()
             optimiser.zero_grad(set_to_none=True)
-            (parts["loss"] + 0.05 * parts.get("sigma", 0.0) + 0.1 * parts.get("presence", 0.0)).backward()
+            torch.autograd.backward(parts["loss"] + 0.05 * parts.get("sigma", 0.0) + 0.1 * parts.get("presence", 0.0))
             nn.utils.clip_grad_norm_(net.parameters(), 5.0)
             optimiser.step()
             if kept is not None:
@@ -119,7 +118,7 @@ def run(
                 progress.update(task, completed=step, said=f"loss {sums['loss']:.4f} best {best:.3f}")
             scores: dict[str, float] = {}
             if step % recipe.validate_every == 0 or step == total:
-                judged = kept.module if kept is not None else net
+                judged: LandmarkNet = kept.module if kept is not None else net  # type: ignore[assignment]
                 scores = validate(judged, held, recipe.size_hw, recipe.margin)
                 stale = 0 if scores["val_error"] < best else stale + 1
                 if scores["val_error"] < best:
@@ -173,7 +172,7 @@ def validate(net: LandmarkNet, held: Batchable, size_hw: tuple[int, int], margin
     """
     net.eval()
     errors, squares, ratios, faces = [], [], [], []
-    for index in torch.arange(len(held.xy), device=held.xy.device).split(64):
+    for index in torch.split(torch.arange(len(held.xy), device=held.xy.device), 64):
         affines = augment.crop_affines(held.boxes[index, 1], size_hw, margin)
         crops = augment.sample(held.canvases[index].float(), affines, size_hw).round()
         xy = augment.into_crop(affines, held.xy[index])
@@ -241,7 +240,8 @@ def _faces(recipe: Recipe, scheme: Scheme, data: Path, device: torch.device) -> 
 
 def _on_device(parts: list[Faces], recipe: Recipe, labelled: Scheme, scheme: Scheme, device: torch.device) -> Batchable:
     """All faces on one canvas size, with their boxes (from the full labels) and the net's own points."""
-    canvases, xys, boxes, norms, sets = [], [], [], [], []
+    canvases, xys, boxes, norms = [], [], [], []
+    sets: list[str] = []
     for part in parts:
         zoom = recipe.canvas / part.canvases.shape[2]
         shown = torch.from_numpy(part.canvases).to(device).permute(0, 3, 1, 2)
@@ -253,7 +253,7 @@ def _on_device(parts: list[Faces], recipe: Recipe, labelled: Scheme, scheme: Sch
                 .round()
                 .clamp(0, 255)
                 .byte()
-                for c in shown.split(256)
+                for c in torch.split(shown, 256)
             ]
             shown = torch.cat(chunks)
         canvases.append(shown)
@@ -262,7 +262,7 @@ def _on_device(parts: list[Faces], recipe: Recipe, labelled: Scheme, scheme: Sch
         side = boxes[-1][:, 0, 2].numpy()
         norms.append(_norm(xy, labelled, side))
         if labelled.name != scheme.name:
-            xy = np.stack([_DERIVED[labelled.name, scheme.name](points) for points in xy]).astype(np.float32)
+            xy = np.stack([DERIVED[labelled.name, scheme.name](points) for points in xy]).astype(np.float32)
         xys.append(torch.from_numpy(xy.astype(np.float32)))
         sets += part.sets
     return Batchable(
@@ -341,6 +341,11 @@ def _crops(
     crops = torch.where(flip.view(-1, 1, 1, 1), crops.flip(3), crops)
     crops = (augment.spoil(crops, by) * 255).round()
     return crops.permute(0, 2, 3, 1), points, is_face
+
+
+def _average(net: nn.Module, decay: float) -> AveragedModel:
+    average: Any = get_ema_multi_avg_fn  # torch leaves it untyped
+    return AveragedModel(net, multi_avg_fn=average(decay), use_buffers=True)
 
 
 def _start(net: nn.Module) -> None:

@@ -48,13 +48,13 @@ def heatmap(out: Raw, target: Tensor, size_hw: tuple[int, int]) -> Tensor:
     cell = target * (width / size_hw[1]) + (0.5 * width / size_hw[1] - 0.5)
     chance_x, chance_y = _gauss(cell[:, :, 0], width, 1.2), _gauss(cell[:, :, 1], height, 1.2)
     inside = ((cell > -0.5) & (cell < torch.tensor([width - 0.5, height - 0.5], device=cell.device))).all(dim=2)
-    log_chance = torch.log_softmax(out.heat.float().flatten(2), dim=2).unflatten(2, (height, width))
+    log_chance = torch.log_softmax(out.heat.float().flatten(2), dim=2).view(out.heat.shape)
     # E over the separable target: rows first, then columns.
     entropy = -torch.einsum("bnh,bnhw,bnw->bn", chance_y, log_chance, chance_x)
     return 0.1 * (entropy * inside).mean(dim=1) + wing(out, target, size_hw)
 
 
-def gaussian(out: Raw, target: Tensor, size_hw: tuple[int, int]) -> Tensor:
+def gaussian(out: Raw, target: Tensor, _size_hw: tuple[int, int]) -> Tensor:
     """(B,) the FCN write-up's: full-size maps against Gaussians of sigma 5 px (at 224 px) and height 1.
 
     Binary cross-entropy a pixel, summed over a map and divided by the Gaussian's area, so that maps that are nearly

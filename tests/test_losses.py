@@ -1,0 +1,73 @@
+"""Losses are zero, or least, at the truth, ignore missing labels, and see a twentieth of a pixel."""
+
+import math
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="training needs the train extra")
+
+from livemarks.models._net import Raw, soft_argmax  # noqa: E402
+from livemarks.train import losses  # noqa: E402
+
+SIZE = (128, 128)
+
+
+def _raw(xy: "torch.Tensor", heat: "torch.Tensor | None" = None) -> Raw:
+    return Raw(xy, torch.zeros(xy.shape[:2]), torch.zeros(len(xy)), heat)
+
+
+def _peak(xy: "torch.Tensor", cells: int, stride: float, width: float = 1.2) -> "torch.Tensor":
+    """Logits whose softmax is a Gaussian around each point."""
+    at = torch.arange(cells) * stride + (stride - 1) / 2
+    near = (at[None, None, None, :] - xy[:, :, 0, None, None]) ** 2 + (
+        at[None, None, :, None] - xy[:, :, 1, None, None]
+    ) ** 2
+    return -near / (2 * (width * stride) ** 2)
+
+
+@pytest.mark.parametrize("name", ["mse", "wing"])
+def test_point_losses_are_zero_at_the_truth_and_skip_missing_labels(name: str) -> None:
+    xy = torch.rand(2, 5, 2) * 100
+    loss = losses.BY_NAME[name]
+    assert loss(_raw(xy), xy, SIZE).tolist() == pytest.approx([0, 0], abs=1e-6)
+    target = xy.clone()
+    target[0, 2] = math.nan
+    moved = xy.clone()
+    moved[0, 2] += 50
+    assert loss(_raw(moved), target, SIZE)[0].item() == pytest.approx(0, abs=1e-6)
+    moved[0, 3] += 1
+    assert loss(_raw(moved), target, SIZE)[0].item() > 1e-5
+
+
+def test_mse_is_on_minus_one_to_one() -> None:
+    xy = torch.zeros(1, 4, 2)
+    assert losses.mse(_raw(xy + 96 / 2), xy, (96, 96)).item() == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.05, 1.3, 2.0])
+def test_soft_argmax_finds_sub_pixel_peaks(shift: float) -> None:
+    xy = torch.tensor([[[50.0 + shift, 64.0 - shift], [70.5, 33.25]]])
+    found, spread = soft_argmax(_peak(xy, 32, 4.0), SIZE)
+    torch.testing.assert_close(found, xy, atol=0.01, rtol=0)
+    torch.testing.assert_close(spread, torch.full((1, 2), 4.8), atol=0.05, rtol=0)
+
+
+def test_heatmap_loss_is_least_at_the_truth() -> None:
+    truth = torch.tensor([[[50.0, 64.0], [70.5, 33.25]]])
+    values = []
+    for shift in (-0.5, -0.1, 0.0, 0.1, 0.5):
+        heat = _peak(truth + shift, 32, 4.0)
+        values.append(losses.heatmap(_raw(truth + shift, heat), truth, SIZE).item())
+    assert min(values) == values[2]
+    assert values[1] - values[2] > 1e-3
+
+
+def test_sigma_loss_is_least_at_the_errors_own_size() -> None:
+    torch.manual_seed(0)
+    truth = torch.full((400, 5, 2), 60.0)
+    off = torch.distributions.Laplace(0.0, 3.0 / math.sqrt(2)).sample(truth.shape)  # standard deviation 3
+    values = {}
+    for sigma in (1.5, 3.0, 6.0):
+        raw = Raw(truth + off, torch.full((400, 5), math.log(sigma)), torch.zeros(400), None)
+        values[sigma] = losses.sigma(raw, truth).mean().item()
+    assert min(values, key=lambda s: values[s]) == 3.0

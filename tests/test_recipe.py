@@ -1,0 +1,64 @@
+"""Every recipe that ships loads; every broken one is one line that names the key."""
+
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch", reason="training needs the train extra")
+
+from livemarks import plugins
+from livemarks.train import recipe
+from livemarks.types import LivemarksError
+
+NAMES = sorted(path.stem for path in recipe.FOLDER.glob("*.toml"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_recipes_load_and_build_their_net(name: str) -> None:
+    loaded = recipe.load(name)
+    assert loaded.name == name
+    scheme = plugins.load("schemes", loaded.scheme)
+    net = plugins.load("models", loaded.architecture)(scheme, size_hw=loaded.size_hw, **loaded.options)
+    assert sum(p.numel() for p in net.parameters()) > 1000
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("size_hw = [4, 4]", "size_hw"),
+        ('size_hw = "big"', "size_hw"),
+        ('loss = "hope"', "loss"),
+        ('architecture = "os"', "architecture"),
+        ('scheme = "os"', "scheme"),
+        ("colour = 1", "colour"),
+        ("stages = 3", "stages"),
+        ("stages = []", "stages"),
+        ('stages = [{sets = ["afw"], steps = 0, lr = 0.1}]', "steps"),
+        ('stages = [{sets = "afw", steps = 1, lr = 0.1}]', "sets"),
+        ("stages = [{steps = 1, lr = 0.1}]", "sets is missing"),
+        ("augment = 7", "augment"),
+        ("= =", "can't be read"),
+    ],
+)
+def test_broken_recipes_are_one_clear_line(tmp_path: Path, line: str, says: str) -> None:
+    good = {
+        "name": '"x"',
+        "scheme": '"ibug68"',
+        "architecture": '"pyramid"',
+        "size_hw": "[64, 64]",
+        "margin": "1.4",
+        "loss": '"wing"',
+        "stages": '[{sets = ["afw"], steps = 1, lr = 0.1}]',
+    }
+    key = line.split("=")[0].strip()
+    text = "\n".join(f"{k} = {v}" for k, v in good.items() if k != key)
+    path = tmp_path / "x.toml"
+    path.write_text(text + "\n" + line + "\n")
+    with pytest.raises(LivemarksError, match=says) as caught:
+        recipe.load(str(path))
+    assert "\n" not in str(caught.value).strip()
+
+
+def test_unknown_recipes_name_the_known() -> None:
+    with pytest.raises(LivemarksError, match="lite-68"):
+        recipe.load("lite-86")
