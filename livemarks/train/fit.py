@@ -216,26 +216,25 @@ def _faces(recipe: Recipe, scheme: Scheme, data: Path, device: torch.device) -> 
     for line in problems:
         print(f"left out: {line}", file=sys.stderr)
     labelled: Scheme = plugins.load("schemes", recipe.labels or recipe.scheme)
-    persons = sorted({p for part in parts for p in part.persons})
-    shuffled = np.random.default_rng(recipe.seed).permutation(len(persons))
-    # Pseudo-labelled and loose sets are never validated on.
-    sure = {p for part in parts for p, s in zip(part.persons, part.sets, strict=True) if s not in teach.LOOSE}
-    chosen = [persons[i] for i in shuffled if persons[i] in sure]
-    held_persons = set(recipe.holdout_persons) or set(chosen[: max(1, round(recipe.holdout * len(chosen)))])
-    pair = []
-    for keep in (False, True):
-        picked = [
-            part.select(
-                [
-                    i
-                    for i, p in enumerate(part.persons)
-                    if (p in held_persons) == keep and not (keep and part.sets[i] in teach.LOOSE)
-                ]
-            )
-            for part in parts
-        ]
-        pair.append(_on_device([p for p in picked if len(p)], recipe, labelled, scheme, device))
-    return pair[0], pair[1]
+    train, held = _split(parts, recipe)
+    return _on_device(train, recipe, labelled, scheme, device), _on_device(held, recipe, labelled, scheme, device)
+
+
+def _split(parts: Sequence[Faces], recipe: Recipe) -> tuple[list[Faces], list[Faces]]:
+    """Faces to train on, and faces of other people to validate on; sets labelled by a model never validate."""
+    sure = sorted({p for part in parts for p, s in zip(part.persons, part.sets, strict=True) if s not in teach.LOOSE})
+    order = np.random.default_rng(recipe.seed).permutation(len(sure))
+    some = {sure[i] for i in order[: max(1, round(recipe.holdout * len(sure)))]}
+    held_persons = set(recipe.holdout_persons) or some
+    train, held = [], []
+    for part in parts:
+        is_held = [person in held_persons for person in part.persons]
+        train.append(part.select([i for i, out in enumerate(is_held) if not out]))
+        held.append(part.select([i for i, out in enumerate(is_held) if out and part.sets[i] not in teach.LOOSE]))
+    train, held = [f for f in train if len(f)], [f for f in held if len(f)]
+    if not train or not held:
+        raise LivemarksError(f"{recipe.name}: the data hold no faces to train on besides those to validate on")
+    return train, held
 
 
 def _on_device(parts: list[Faces], recipe: Recipe, labelled: Scheme, scheme: Scheme, device: torch.device) -> Batchable:

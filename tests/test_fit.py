@@ -1,0 +1,134 @@
+"""Training runs, resumes, refuses bad data, and ends in one ONNX file that says and does what the net does."""
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="training needs the train extra")
+onnxruntime = pytest.importorskip("onnxruntime")
+
+from livemarks import plugins, weights  # noqa: E402
+from livemarks.train import fit, recipe  # noqa: E402
+from livemarks.train.augment import Augment  # noqa: E402
+from livemarks.train.export import export  # noqa: E402
+from livemarks.train.pack import Faces, write_pack  # noqa: E402
+from livemarks.types import Card, LivemarksError  # noqa: E402
+
+
+def _faces(n: int = 24, side: int = 96) -> Faces:
+    """Faces of a sort: a bright dot at every point of one mean shape, moved about."""
+    scheme = plugins.load("schemes", "kaggle15")
+    dice = np.random.default_rng(0)
+    shape = np.array(
+        [(66, 38), (30, 38), (59, 39), (74, 39), (37, 39), (22, 39), (56, 29), (80, 30), (40, 29), (16, 30), (48, 58),
+         (64, 74), (33, 74), (48, 71), (48, 80)],
+        np.float32,
+    )  # fmt: skip
+    xy = shape + dice.uniform(-4, 4, (n, 1, 2)).astype(np.float32)
+    canvases = np.full((n, side, side, 3), 60, np.uint8)
+    for canvas, points in zip(canvases, xy, strict=True):
+        for x, y in points.round().astype(int):
+            canvas[y - 1 : y + 2, x - 1 : x + 2] = 230
+    people = tuple(f"p{i // 2}" for i in range(n))
+    return Faces(canvases, xy, people, ("afw",) * n, tuple(f"{i}.png" for i in range(n)), scheme.name)
+
+
+def _recipe(**changes: object) -> recipe.Recipe:
+    stage = recipe.Stage(sets=("afw",), steps=8, lr=1e-3, batch=4)
+    small = recipe.Recipe(
+        name="tiny",
+        scheme="kaggle15",
+        architecture="convnet",
+        size_hw=(32, 32),
+        margin=1.2,
+        loss="mse",
+        stages=(stage,),
+        options={"channels": (4, 8, 8), "dense": (16,)},
+        augment=Augment(negatives=0.0),
+        heads=False,
+        ema=0.5,
+        holdout=0.25,
+        canvas=64,
+        validate_every=4,
+    )
+    return replace(small, **changes)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def pack(tmp_path: Path) -> Path:
+    path = tmp_path / "faces.npz"
+    write_pack(path, _faces(), quality=95)
+    return path
+
+
+def test_a_run_leaves_checkpoints_a_log_a_plot_and_a_net_with_its_card(pack: Path, tmp_path: Path) -> None:
+    scores = fit.run(_recipe(), pack, tmp_path / "out", device="cpu")
+    with (tmp_path / "out" / "log.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["step"] for row in rows] == ["4", "8"]
+    assert all(float(row["val_error"]) > 0 for row in rows)
+    assert (tmp_path / "out" / "loss.png").stat().st_size > 1000
+    card = weights.read_card(tmp_path / "out" / "tiny.onnx")
+    assert (card.name, card.scheme, card.size_hw, card.data) == ("tiny", "kaggle15", (32, 32), ("afw",))
+    assert card.scores["val_error"] == pytest.approx(scores["val_error"], abs=1e-4)
+
+
+def test_training_learns(pack: Path, tmp_path: Path) -> None:
+    stage = recipe.Stage(sets=("afw",), steps=150, lr=3e-3, batch=8)
+    quiet = Augment(rotate=0, shift=0, scale=0, flip=0, colour=0, grey=0, dark=0, blur=0, motion=0, shrink=0, jpeg=0,
+                    noise=0, occlude=0, negatives=0)  # fmt: skip
+    before = fit.run(_recipe(stages=(replace(stage, steps=1),), augment=quiet), pack, tmp_path / "a", device="cpu")
+    after = fit.run(_recipe(stages=(stage,), augment=quiet, validate_every=50), pack, tmp_path / "b", device="cpu")
+    assert after["val_error"] < 0.3 * before["val_error"]
+
+
+def test_a_resumed_run_goes_on_where_it_stopped(pack: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    fit.run(_recipe(), pack, out, device="cpu")
+    longer = _recipe(stages=(replace(_recipe().stages[0], steps=12),))
+    fit.run(longer, pack, out, device="cpu", resume=True)
+    with (out / "log.csv").open() as file:
+        assert [row["step"] for row in csv.DictReader(file)] == ["4", "8", "12"]
+    with pytest.raises(LivemarksError, match="nothing to resume"):
+        fit.run(longer, pack, tmp_path / "elsewhere", device="cpu", resume=True)
+    other = _recipe(options={"channels": (4, 8, 8), "dense": (17,)})
+    with pytest.raises(LivemarksError, match="another recipe"):
+        fit.run(other, pack, out, device="cpu", resume=True)
+
+
+def test_nobody_is_trained_and_validated_on(pack: Path) -> None:
+    del pack
+    faces = _faces()
+    train, held = fit._split([faces], _recipe())
+    people = [{f.persons[i] for f in part for i in range(len(f))} for part in (train, held)]
+    assert people[0]
+    assert people[1]
+    assert not people[0] & people[1]
+
+
+def test_missing_sets_are_named(pack: Path, tmp_path: Path) -> None:
+    stage = recipe.Stage(sets=("helen-train",), steps=1, lr=1e-3)
+    with pytest.raises(LivemarksError, match="helen-train"):
+        fit.run(_recipe(stages=(stage,)), pack, tmp_path / "out", device="cpu")
+
+
+@pytest.mark.parametrize("name", ["pyramid", "convnet"])
+def test_exported_nets_answer_as_torch_does_for_any_batch(name: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    scheme = plugins.load("schemes", "kaggle15")
+    options = {"pyramid": {"widths": (16, 16, 16, 16), "depths": (1, 1, 1, 1), "head": 16}, "convnet": {"dense": (16,)}}
+    net = plugins.load("models", name)(scheme, size_hw=(64, 64), **options[name]).eval()
+    for parameter in net.parameters():  # numbers that float16 holds exactly, as every shipped weight is stored so
+        parameter.data = parameter.data.half().float()
+    path = tmp_path / "net.onnx"
+    export(net, Card(name, name, scheme.name, (64, 64), 1.4, options=options[name]), path)
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    for batch in (1, 3):
+        crops = np.random.default_rng(batch).integers(0, 256, (batch, 64, 64, 3)).astype(np.uint8)
+        with torch.no_grad():
+            expected = net(torch.from_numpy(crops))
+        for got, want in zip(session.run(None, {"crops": crops}), expected, strict=True):
+            np.testing.assert_allclose(got, want.numpy(), atol=2e-3, rtol=1e-3)
