@@ -357,7 +357,7 @@ def crossing(data: Path, trials: int, make: MakeTracker) -> dict[str, Any]:
                 for seen in result.faces:
                     off = {k: float(np.linalg.norm(seen.raw.xy - xy, axis=1).mean()) for k, xy in true.items()}
                     nearest = min(off, key=lambda k: off[k])
-                    if off[nearest] < 0.25 * _INTEROCULAR_PX:
+                    if off[nearest] < 0.1 * _INTEROCULAR_PX:  # on a face, not between two
                         swaps += whose.setdefault(seen.id, nearest) != nearest
                 frames += 1
                 both += len(result.faces) == 2

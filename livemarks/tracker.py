@@ -46,8 +46,15 @@ _SAME_SHARE = 0.7
 # if the points say so, the net has caught something else.
 _MAX_JUMP = 0.5
 _MAX_GROWTH = 1.6
-# Of two tracks on one face, the one that jumped there is the intruder, if it jumped this much (in sides) further.
-_JUMP_MARGIN = 0.1
+# Of two tracks on one face, the intruder is the one that moved and grew less as expected, lately: surprise adds up and
+# fades by this much a frame. A newborn track has everything to prove.
+_SURPRISE_FADES = 0.8
+_SURPRISE_AT_BIRTH = 0.5
+# Where faces pass within so many sides of each other, and for some time after, more surprise than this ends a track:
+# the net may have slid from one face over to the other, whose name must not change.
+_NEAR_SIDES = 1.5
+_NEAR_S = 1.0
+_ASTRAY = 0.6
 # Smaller faces have hardly a pixel a point.
 _MIN_SIDE_PX = 12
 # The 68 points' box is 0.7 to 1.4 times as wide as high on faces of any pose; this leaves room for open mouths.
@@ -64,24 +71,34 @@ class _Face:
     landmarks: Landmarks
     box: FaceBox
     velocity: F64  # (2,) px/s, of the box's centre
-    jump: float = 0.0  # how far from where it was expected it was found, in sides
+    expected: FaceBox  # where `box` was expected to be
+    surprise: float = _SURPRISE_AT_BIRTH
     seen: bool = True
     unseen: int = 0  # frames in a row
     unconfirmed: int = 0  # looks of the detector in a row
+    met_s: float = -math.inf  # when another face was last near
 
     def expect(self, dt_s: float) -> None:
         """Moves the box to where the face should be dt_s later."""
+        if not self.seen:  # its last movements may have been the net's going astray
+            self.velocity = self.velocity * 0.5
         dx, dy = (self.velocity * dt_s).tolist()
-        self.box = FaceBox(self.box.xyxy + np.array([dx, dy, dx, dy], np.float32), self.box.score, self.box.roll_rad)
+        moved = self.box.xyxy + np.array([dx, dy, dx, dy], np.float32)
+        self.box = self.expected = FaceBox(moved, self.box.score, self.box.roll_rad)
+        self.surprise *= _SURPRISE_FADES
         self.seen = False
 
     def take(self, landmarks: Landmarks, box: FaceBox, dt_s: float) -> None:
         """It was found here."""
-        move = (box.center_xy - self.box.center_xy).astype(np.float64)
-        self.jump = _jump(self.box, box)
+        move = (box.center_xy - self.expected.center_xy).astype(np.float64)
         if dt_s > 0:  # half the surprise is believed: points tremble, and heads stop as fast as they start
             self.velocity = self.velocity + 0.5 * move / dt_s
+        self.surprise += _jump(self.expected, box) + abs(math.log(_growth(self.expected, box)))
         self.landmarks, self.box, self.seen = landmarks, box, True
+
+    def lose(self) -> None:
+        """What was found is somebody else's."""
+        self.box, self.seen = self.expected, False
 
 
 class Tracker:
@@ -200,26 +217,31 @@ class Tracker:
             others = [face.box for face in self._faces if face.seen]
             if len(self._faces) < self._most and not any(_same(box, other) for other in others):
                 smoother = self._smoother(self._scheme)
-                self._faces.append(_Face(next(self._ids), self._t_s, smoother, landmarks, box, np.zeros(2)))
+                self._faces.append(_Face(next(self._ids), self._t_s, smoother, landmarks, box, np.zeros(2), box))
 
     def _part(self) -> None:
-        """Of two tracks on one face, un-sees the one that came there by a jump, or else the younger."""
-        for i, older in enumerate(self._faces):
-            for younger in self._faces[i + 1 :]:
+        """Of two tracks on one face, un-sees the one that came there by surprise."""
+        for older, younger in itertools.combinations(self._faces, 2):
+            if _jump(older.box, younger.box) < _NEAR_SIDES:
+                older.met_s = younger.met_s = self._t_s
                 if older.seen and younger.seen and _same(older.box, younger.box):
-                    intruder = older if older.jump > younger.jump + _JUMP_MARGIN else younger
-                    intruder.seen = False
+                    (older if older.surprise > younger.surprise else younger).lose()
 
     def _end(self) -> None:
         """Counts unseen frames and ends tracks."""
         for face in self._faces:
             face.unseen = 0 if face.seen else face.unseen + 1
-        sure = self._presence_sure if self.landmarker.knows_absence else math.inf
-        self._faces = [
-            face
-            for face in self._faces
-            if face.unseen < _PATIENCE and (face.unconfirmed < _PATIENCE or face.landmarks.presence >= sure)
-        ]
+        going_on = [face for face in self._faces if not self._is_over(face)]
+        if len(going_on) < len(self._faces):
+            self._faces, self._looked_s = going_on, -math.inf  # whose face it was is to be found in the next frame
+
+    def _is_over(self, face: _Face) -> bool:
+        sure = self.landmarker.knows_absence and face.landmarks.presence >= self._presence_sure
+        return (
+            face.unseen >= _PATIENCE
+            or (face.unconfirmed >= _PATIENCE and not sure)
+            or (face.surprise > _ASTRAY and self._t_s - face.met_s < _NEAR_S)
+        )
 
     def _read(self, image: U8, boxes: Sequence[FaceBox]) -> list[tuple[Landmarks, FaceBox]]:
         """The points in each box, and the box that they span, by which the next frame is cropped."""
@@ -266,10 +288,13 @@ def _jump(expected: FaceBox, found: FaceBox) -> float:
     return 2 * distance / float(expected.size_wh.max() + found.size_wh.max())
 
 
+def _growth(expected: FaceBox, found: FaceBox) -> float:
+    return float(found.size_wh.max()) / float(expected.size_wh.max())
+
+
 def _far(expected: FaceBox, found: FaceBox, reach: float) -> bool:
     """Whether a face can't have come from one box to the other: further than so many sides, or grown too much."""
-    growth = float(found.size_wh.max()) / float(expected.size_wh.max())
-    return _jump(expected, found) > reach or not 1 / _MAX_GROWTH < growth < _MAX_GROWTH
+    return _jump(expected, found) > reach or not 1 / _MAX_GROWTH < _growth(expected, found) < _MAX_GROWTH
 
 
 def _same(a: FaceBox, b: FaceBox) -> bool:
@@ -280,15 +305,15 @@ def _same(a: FaceBox, b: FaceBox) -> bool:
 
 
 def _matched(faces: Sequence[_Face], detections: Sequence[FaceBox]) -> dict[int, int]:
-    """Index of a face -> index of its detection, each used once, the nearest first."""
+    """Index of a face -> index of its detection, each used once, seen faces and short ways first."""
     near = []
     for i, face in enumerate(faces):
         reach = _REACH_SEEN if face.seen else _REACH_UNSEEN
         for j, box in enumerate(detections):
             if not _far(face.box, box, reach):
-                near.append((_jump(face.box, box), i, j))
+                near.append((not face.seen, _jump(face.box, box), i, j))
     match: dict[int, int] = {}
-    for _, i, j in sorted(near):
+    for *_, i, j in sorted(near):
         if i not in match and j not in match.values():
             match[i] = j
     return match
