@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch", reason="training needs the train extra")
 onnxruntime = pytest.importorskip("onnxruntime")
 
 from livemarks import plugins, weights  # noqa: E402
-from livemarks.train import fit, recipe  # noqa: E402
+from livemarks.train import fit, recipe, study  # noqa: E402
 from livemarks.train.augment import Augment  # noqa: E402
 from livemarks.train.export import export  # noqa: E402
 from livemarks.train.pack import Faces, write_pack  # noqa: E402
@@ -132,3 +132,11 @@ def test_exported_nets_answer_as_torch_does_for_any_batch(name: str, tmp_path: P
             expected = net(torch.from_numpy(crops))
         for got, want in zip(session.run(None, {"crops": crops}), expected, strict=True):
             np.testing.assert_allclose(got, want.numpy(), atol=2e-3, rtol=1e-3)
+
+
+def test_studies_change_one_thing_at_a_time() -> None:
+    for base_name, variants in study.STUDIES.values():
+        base = recipe.load(base_name)
+        runs = variants(base)
+        assert len({repr(changed) for changed in runs.values()}) == len(runs)
+        assert any(changed == base for changed in runs.values()), "one run is the recipe itself"

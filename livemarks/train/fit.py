@@ -12,7 +12,6 @@ import csv
 import json
 import math
 import os
-import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -154,7 +153,7 @@ def finish(recipe: Recipe, scheme: Scheme, net: LandmarkNet, held: Batchable, ou
         data=sets,
         terms=recipe.terms,
         scores={name: round(value, 5) for name, value in scores.items()},
-        command=shlex.join(["livemarks", *sys.argv[1:]]) if len(sys.argv) > 1 else "",
+        command=f"livemarks train {recipe.name} --data DIR",
         notes=recipe.notes,
     )
     export(net.cpu(), card, out / f"{recipe.name}.onnx")
