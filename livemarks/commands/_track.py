@@ -8,6 +8,8 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -93,10 +95,12 @@ def follow(
     wrote: Sequence[str] = (),
     quiet: bool = False,
     seconds: float | None = None,
+    ids: bool = True,
 ) -> int:
     """Runs a source to its end, or for so many seconds, and says how it went.
 
-    wrote: what the sinks write. Returns the exit status: 2 if the source was damaged, so that frames are missing.
+    wrote: what the sinks write. ids: whether faces are drawn with theirs.
+    Returns the exit status: 2 if the source was damaged, so that something of it is missing.
     """
     from livemarks import draw, pipeline
     from livemarks.commands._progress import progress
@@ -118,7 +122,8 @@ def follow(
                 last = tally
                 show(tally)
 
-            pipeline.run(source, tracker, sinks, draw=draw.overlay, on_tally=on_tally)
+            overlay = partial(draw.overlay, style=replace(draw.DEFAULT, ids=ids))
+            pipeline.run(source, tracker, sinks, draw=overlay, on_tally=on_tally)
     finally:  # also after Ctrl-C and errors: what was done is kept, and told
         if last.processed:
             _tell(source.info, net, last, time.monotonic() - started_s, wrote)
@@ -160,7 +165,7 @@ def _tell(info: SourceInfo, net: Net, tally: Tally, elapsed_s: float, wrote: Seq
         *(info.name, tally.processed, elapsed_s, tally.processed / elapsed_s, dropped),
         *(tally.faces, 100 * tally.faces / tally.processed, net.card.name, net.runner.label),
     )
-    columns = [(stage, f"{1e3 * seconds:.2f}") for stage, seconds in tally.stage_s.items() if seconds > 5e-6]
+    columns = [(stage, f"{1e3 * s:.2f}") for stage, s in tally.stage_s.items() if s > 0 and stage != _Deadline.stage]
     widths = [max(map(len, column)) for column in columns]
     for title, row in zip(("stage", "ms a frame"), zip(*columns, strict=True), strict=False):
         log.info("%-10s  %s", title, "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)))

@@ -67,4 +67,11 @@ def run(args: argparse.Namespace) -> int:
         if args.landmarks:
             sinks.append(lambda: api.open_landmarks(args.landmarks, source, net))
         quiet = args.quiet or window  # the window's HUD says it all
-        return _track.follow(source, tracker, sinks, net=net, wrote=outputs, quiet=quiet, seconds=args.seconds)
+        return _track.follow(
+            *(source, tracker, sinks),
+            net=net,
+            wrote=outputs,
+            quiet=quiet,
+            seconds=args.seconds,
+            ids=not args.mirror,  # their digits would be mirrored too
+        )
