@@ -89,7 +89,11 @@ def _run(args: argparse.Namespace) -> int:
     try:
         with _sigterm_as_ctrl_c() as terms:
             status: int = import_module(f"livemarks.commands.{args.command}").run(args)
+        sys.stdout.flush()
         return status
+    except BrokenPipeError:  # as in `livemarks models | head -3`: whoever reads has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at exit
+        return 0
     except KeyboardInterrupt:
         log.warning("stopped by %s; what was done so far is kept", "SIGTERM" if terms else "Ctrl-C")
         return 128 + (signal.SIGTERM if terms else signal.SIGINT)

@@ -385,6 +385,16 @@ def test_progress_on_a_terminal_is_a_bar(no_color: bool, clip: Path, model: str,
     assert f"{FRAMES} frames in".encode() in shown
 
 
+def test_a_reader_that_has_read_enough_is_no_fault(photos: Path, model: str) -> None:
+    command = [sys.executable, "-m", "livemarks", "image", str(photos), "--model", model, "--quiet"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 0
+
+
 # --- Stopping ---------------------------------------------------------------------------------------------------------
 
 
