@@ -7,8 +7,8 @@ order. A camera doesn't: the channel of frames keeps only the newest, and that i
 A result is never lost, so it must not grow old in a queue either: live, the next frame is picked up just so early that
 its result meets a main thread that is ready for it (`Channel.await_taker`).
 
-A stage that ends, for whatever reason, closes the channels on both of its sides. So what lies upstream stops, and what
-lies downstream still finishes what it was given: whatever came before a failure is kept.
+A stage that ends, for whatever reason, closes the channel that it fills. So what lies downstream finishes what it was
+given, and whatever came before a failure is kept; the main thread, which ends last, then stops what lies upstream.
 """
 
 from __future__ import annotations
@@ -244,7 +244,6 @@ class _Run:
                 if not self._results.put(result):
                     return
         finally:
-            self._frames.close()
             self._results.close()
 
     def _show(self) -> None:

