@@ -43,9 +43,10 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
+
+    from livemarks.commands._table import show
 
     table = Table("check", "", "finding", title="livemarks doctor", title_justify="left")
     marks = {True: Text("ok", "green"), False: Text("broken", "bold red"), None: Text("-", "dim")}
@@ -53,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     for finding in examine(cameras=not args.no_cameras):
         table.add_row(finding.what, marks[finding.good], Text(finding.text))
         broken += finding.good is False
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
+    show(table)
     return 1 if broken else 0
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -11,10 +10,10 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from rich.console import Console
     from rich.table import Table
 
     from livemarks import weights
+    from livemarks.commands._table import show
 
     del args
     table = Table("name", "scheme", "input", "MB", "score", "terms", title="Landmark nets", title_justify="left")
@@ -25,6 +24,5 @@ def run(args: argparse.Namespace) -> int:
         scores = "\n".join(f"{score.replace('_', ' ')} {value:.3g}" for score, value in card.scores.items())
         megabytes = f"{path.stat().st_size / 1e6:.1f}"
         table.add_row(name, card.scheme, f"{width}x{height}", megabytes, scores or "-", card.terms or "-")
-    # Off a terminal there is no width to keep to, and a cell cut in two is of no use to grep.
-    Console(width=None if sys.stdout.isatty() else 200).print(table)
+    show(table)
     return 0
