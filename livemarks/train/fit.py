@@ -221,9 +221,11 @@ def _faces(recipe: Recipe, scheme: Scheme, data: Path, device: torch.device) -> 
 
 def _split(parts: Sequence[Faces], recipe: Recipe) -> tuple[list[Faces], list[Faces]]:
     """Faces to train on, and faces of other people to validate on; sets labelled by a model never validate."""
-    sure = sorted({p for part in parts for p, s in zip(part.persons, part.sets, strict=True) if s not in teach.LOOSE})
-    order = np.random.default_rng(recipe.seed).permutation(len(sure))
-    some = {sure[i] for i in order[: max(1, round(recipe.holdout * len(sure)))]}
+    sure = {p for part in parts for p, s in zip(part.persons, part.sets, strict=True) if s not in teach.LOOSE}
+    persons = sorted({p for part in parts for p in part.persons})
+    order = np.random.default_rng(recipe.seed).permutation(len(persons))
+    chosen = [persons[i] for i in order if persons[i] in sure]
+    some = set(chosen[: max(1, round(recipe.holdout * len(chosen)))])
     held_persons = set(recipe.holdout_persons) or some
     train, held = [], []
     for part in parts:
