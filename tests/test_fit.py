@@ -3,6 +3,7 @@
 import csv
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ torch = pytest.importorskip("torch", reason="training needs the train extra")
 onnxruntime = pytest.importorskip("onnxruntime")
 
 from livemarks import plugins, weights  # noqa: E402
-from livemarks.train import fit, recipe, study  # noqa: E402
+from livemarks.train import batches, fit, recipe, study  # noqa: E402
 from livemarks.train.augment import Augment  # noqa: E402
 from livemarks.train.export import export  # noqa: E402
 from livemarks.train.pack import Faces, write_pack  # noqa: E402
@@ -102,7 +103,7 @@ def test_a_resumed_run_goes_on_where_it_stopped(pack: Path, tmp_path: Path) -> N
 def test_nobody_is_trained_and_validated_on(pack: Path) -> None:
     del pack
     faces = _faces()
-    train, held = fit._split([faces], _recipe())
+    train, held = batches.split([faces], _recipe())
     people = [{f.persons[i] for f in part for i in range(len(f))} for part in (train, held)]
     assert people[0]
     assert people[1]
@@ -119,7 +120,10 @@ def test_missing_sets_are_named(pack: Path, tmp_path: Path) -> None:
 def test_exported_nets_answer_as_torch_does_for_any_batch(name: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     scheme = plugins.load("schemes", "kaggle15")
-    options = {"pyramid": {"widths": (16, 16, 16, 16), "depths": (1, 1, 1, 1), "head": 16}, "convnet": {"dense": (16,)}}
+    options: dict[str, dict[str, Any]] = {
+        "pyramid": {"widths": (16, 16, 16, 16), "depths": (1, 1, 1, 1), "head": 16},
+        "convnet": {"dense": (16,)},
+    }
     net = plugins.load("models", name)(scheme, size_hw=(64, 64), **options[name]).eval()
     for parameter in net.parameters():  # numbers that float16 holds exactly, as every shipped weight is stored so
         parameter.data = parameter.data.half().float()

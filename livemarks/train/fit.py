@@ -8,49 +8,29 @@ log.csv, loss.png and, at the end, NAME.onnx with its card. Same seed, device an
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import os
-import sys
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-from torch import Tensor, nn
+from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from livemarks import plugins
 from livemarks.models._net import LandmarkNet
-from livemarks.train import augment, losses, teach
+from livemarks.train import augment, batches, losses
+from livemarks.train.batches import FaceTensors
 from livemarks.train.export import export
-from livemarks.train.pack import Faces, load_faces
+from livemarks.train.log import Log
 from livemarks.train.recipe import Recipe, Stage
-from livemarks.train.samples import DERIVED
 from livemarks.types import Card, LivemarksError, Scheme
 
 _REPORT_EVERY = 50  # steps between rows of log.csv
-
-
-@dataclass(slots=True)
-class Batchable:
-    """Faces on the training device: canvases (n, 3, C, C) uint8, xy (n, N, 2), boxes (n, 2, 4), the set of each."""
-
-    canvases: Tensor
-    xy: Tensor
-    boxes: Tensor
-    norm: Tensor  # (n,) the distance that normalises each face's error, canvas px
-    sets: tuple[str, ...]
-
-    def of(self, names: Sequence[str]) -> Tensor:
-        """Indices of all faces of these sets."""
-        return torch.tensor([i for i, s in enumerate(self.sets) if s in names], device=self.xy.device)
 
 
 def run(
@@ -68,7 +48,7 @@ def run(
     out.mkdir(parents=True, exist_ok=True)
     scheme: Scheme = plugins.load("schemes", recipe.scheme)
 
-    train, held = _faces(recipe, scheme, data, where)
+    train, held = batches.load(recipe, scheme, data, where)
     net = plugins.load("models", recipe.architecture)(scheme, size_hw=recipe.size_hw, **recipe.options)
     if recipe.start:
         _start(net)
@@ -80,7 +60,7 @@ def run(
     step, best, stale = 0, math.inf, 0
     if resume:
         step, best, stale = _restore(out / "last.pt", net, kept, optimiser)
-    log = _Log(out / "log.csv", keep_until=step)
+    log = Log(out / "log.csv", keep_until=step)
     sums: dict[str, float] = {}
     columns = (TextColumn(recipe.name), BarColumn(), TextColumn("{task.completed}/{task.total} {task.fields[said]}"))
     with Progress(*columns, TimeRemainingColumn(), transient=False) as progress:
@@ -89,11 +69,12 @@ def run(
         while step < total:
             stage, done = _stage_at(recipe.stages, step)
             if stage is not current:
-                current, batches = stage, _Batches(train, _labels(train, stage, recipe, out, scheme), stage, recipe)
+                labels = batches.labels_for(train, stage, recipe, out, scheme)
+                current, stream = stage, batches.Batches(train, labels, stage, recipe)
             lr = _lr(stage, done)
             for group in optimiser.param_groups:
                 group["lr"] = lr
-            crops, xy, is_face = batches.take()
+            crops, xy, is_face = stream.take()
             net.train()
             with torch.autocast(where.type, torch.bfloat16, enabled=recipe.bf16):
                 raw = net.raw(net.pixels(crops))
@@ -137,7 +118,7 @@ def run(
     return finish(recipe, scheme, net, held, out)
 
 
-def finish(recipe: Recipe, scheme: Scheme, net: LandmarkNet, held: Batchable, out: Path) -> dict[str, float]:
+def finish(recipe: Recipe, scheme: Scheme, net: LandmarkNet, held: FaceTensors, out: Path) -> dict[str, float]:
     """Calibrates sigma on the held-out faces, and writes OUT/NAME.onnx with its card."""
     net.sigma_scale.fill_(1.0)
     net.sigma_scale.fill_(validate(net, held, recipe.size_hw, recipe.margin)["sigma_ratio"])
@@ -162,7 +143,7 @@ def finish(recipe: Recipe, scheme: Scheme, net: LandmarkNet, held: Batchable, ou
 
 
 @torch.no_grad()
-def validate(net: LandmarkNet, held: Batchable, size_hw: tuple[int, int], margin: float) -> dict[str, float]:
+def validate(net: LandmarkNet, held: FaceTensors, size_hw: tuple[int, int], margin: float) -> dict[str, float]:
     """Scores on held-out faces, each cut by its label's upright box and not spoilt.
 
     val_error: mean point error in % of the inter-ocular distance (of the crop's side where the scheme has none).
@@ -193,154 +174,6 @@ def validate(net: LandmarkNet, held: Batchable, size_hw: tuple[int, int], margin
         "sigma_ratio": ratio,
         "val_presence": torch.cat(faces).mean().item(),
     }
-
-
-def _faces(recipe: Recipe, scheme: Scheme, data: Path, device: torch.device) -> tuple[Batchable, Batchable]:
-    """The recipe's faces for training and, of other people, for validation; problems are printed by file name."""
-    sets = list(dict.fromkeys(name for stage in recipe.stages for name in stage.sets))
-    packs = sorted(data.glob("*.npz")) if data.is_dir() else [data]
-    parts: list[Faces] = []
-    problems: list[str] = []
-    if packs:
-        held_in = [load_faces(pack)[0] for pack in packs]
-        parts = [f.select([i for i, s in enumerate(f.sets) if s in sets]) for f in held_in if set(f.sets) & set(sets)]
-        missing = set(sets) - {s for part in parts for s in part.sets}
-        if missing:
-            raise LivemarksError(f"no pack in {data.name} holds {', '.join(sorted(missing))}")
-    else:
-        for name in sets:
-            faces, found = load_faces(data, [name], recipe.canvas, recipe.canvas_margin)
-            parts.append(faces)
-            problems += found
-    for line in problems:
-        print(f"left out: {line}", file=sys.stderr)
-    labelled: Scheme = plugins.load("schemes", recipe.labels or recipe.scheme)
-    train, held = _split(parts, recipe)
-    return _on_device(train, recipe, labelled, scheme, device), _on_device(held, recipe, labelled, scheme, device)
-
-
-def _split(parts: Sequence[Faces], recipe: Recipe) -> tuple[list[Faces], list[Faces]]:
-    """Faces to train on, and faces of other people to validate on; sets labelled by a model never validate."""
-    sure = {p for part in parts for p, s in zip(part.persons, part.sets, strict=True) if s not in teach.LOOSE}
-    persons = sorted({p for part in parts for p in part.persons})
-    order = np.random.default_rng(recipe.seed).permutation(len(persons))
-    chosen = [persons[i] for i in order if persons[i] in sure]
-    some = set(chosen[: max(1, round(recipe.holdout * len(chosen)))])
-    held_persons = set(recipe.holdout_persons) or some
-    train, held = [], []
-    for part in parts:
-        is_held = [person in held_persons for person in part.persons]
-        train.append(part.select([i for i, out in enumerate(is_held) if not out]))
-        held.append(part.select([i for i, out in enumerate(is_held) if out and part.sets[i] not in teach.LOOSE]))
-    train, held = [f for f in train if len(f)], [f for f in held if len(f)]
-    if not train or not held:
-        raise LivemarksError(f"{recipe.name}: the data hold no faces to train on besides those to validate on")
-    return train, held
-
-
-def _on_device(parts: list[Faces], recipe: Recipe, labelled: Scheme, scheme: Scheme, device: torch.device) -> Batchable:
-    """All faces on one canvas size, with their boxes (from the full labels) and the net's own points."""
-    canvases, xys, boxes, norms = [], [], [], []
-    sets: list[str] = []
-    for part in parts:
-        zoom = recipe.canvas / part.canvases.shape[2]
-        shown = torch.from_numpy(part.canvases).to(device).permute(0, 3, 1, 2)
-        if zoom != 1:
-            chunks = [
-                nn.functional.interpolate(
-                    c.float(), size=(recipe.canvas, recipe.canvas), mode="bilinear", antialias=True
-                )
-                .round()
-                .clamp(0, 255)
-                .byte()
-                for c in torch.split(shown, 256)
-            ]
-            shown = torch.cat(chunks)
-        canvases.append(shown)
-        xy = part.xy * zoom + (zoom - 1) / 2
-        boxes.append(augment.boxes_of(xy, labelled))
-        side = boxes[-1][:, 0, 2].numpy()
-        norms.append(_norm(xy, labelled, side))
-        if labelled.name != scheme.name:
-            xy = np.stack([DERIVED[labelled.name, scheme.name](points) for points in xy]).astype(np.float32)
-        xys.append(torch.from_numpy(xy.astype(np.float32)))
-        sets += part.sets
-    return Batchable(
-        torch.cat(canvases),
-        torch.cat(xys).to(device),
-        torch.cat(boxes).to(device),
-        torch.from_numpy(np.concatenate(norms).astype(np.float32)).to(device),
-        tuple(sets),
-    )
-
-
-def _norm(xy: np.ndarray, scheme: Scheme, side: np.ndarray) -> np.ndarray:
-    """(n,) inter-ocular distance of (n, N, 2) points; the box's side where it isn't labelled."""
-    if scheme.norm is None:
-        return side
-    first, second = (xy[:, list(group)].mean(axis=1) for group in scheme.norm)
-    distance = np.linalg.norm(first - second, axis=1)
-    return np.where(np.isnan(distance), side, distance)
-
-
-def _labels(faces: Batchable, stage: Stage, recipe: Recipe, out: Path, scheme: Scheme) -> Tensor:
-    """(n, N, 2) canvas px: the labels, the teacher's points, or a mean of the two, as the stage says."""
-    if not recipe.teacher or not (stage.relabel or stage.trust):
-        return faces.xy
-    taught = teach.relabel(recipe.teacher, out, faces.canvases, faces.xy, faces.boxes, scheme)
-    weight = [1.0 if name in stage.relabel else stage.trust for name in faces.sets]
-    return faces.xy + torch.tensor(weight, device=taught.device).view(-1, 1, 1) * (taught - faces.xy)
-
-
-class _Batches:
-    """Random batches; on the CPU the next one is made on a second thread while the net learns from this one."""
-
-    def __init__(self, faces: Batchable, labels: Tensor, stage: Stage, recipe: Recipe) -> None:
-        self.faces, self.labels, self.size, self.recipe = faces, labels, stage.batch, recipe
-        self.pool = faces.of(stage.sets)
-        self.scheme: Scheme = plugins.load("schemes", recipe.scheme)
-        self.worker = ThreadPoolExecutor(1)
-        self.next = self.worker.submit(self.make)
-
-    def make(self) -> tuple[Tensor, Tensor, Tensor]:
-        """crops (B, h, w, 3), points (B, N, 2), is_face (B,)."""
-        pick = self.pool[torch.randint(len(self.pool), (self.size,), device=self.pool.device)]
-        faces = self.faces
-        return _crops(faces.canvases[pick], self.labels[pick], faces.boxes[pick], self.recipe, self.scheme)
-
-    def take(self) -> tuple[Tensor, Tensor, Tensor]:
-        batch = self.next.result()
-        self.next = self.worker.submit(self.make)
-        return batch
-
-
-@torch.no_grad()
-def _crops(
-    canvases: Tensor, xy: Tensor, boxes: Tensor, recipe: Recipe, scheme: Scheme
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Random crops (B, h, w, 3) 0..255, their points (B, N, 2) in crop px, and which of them (B,) show a face."""
-    by, size_hw = recipe.augment, recipe.size_hw
-    device, batch = xy.device, len(xy)
-    wanted = augment.jittered(boxes, by)
-    is_face = torch.ones(batch, device=device)
-    bad = torch.rand(batch, device=device) < (by.negatives if recipe.heads else 0.0)
-    shuffle = bad & (torch.rand(batch, device=device) < 0.3)
-    wanted = torch.where((bad & ~shuffle)[:, None], augment.off_face(wanted), wanted)
-    is_face[bad] = 0
-    affines = augment.crop_affines(wanted, size_hw, recipe.margin)
-    source = canvases.float() / 255
-    crops = augment.sample(source, affines, size_hw)
-    # Beside a face the canvas soon ends; black there would tell the net what it should see for itself.
-    crops[bad] = augment.sample(source[bad], affines[bad], size_hw, "reflection")
-    crops[shuffle] = augment.shuffled(crops[shuffle])
-    points = augment.into_crop(affines, xy)
-    flip = torch.rand(batch, device=device) < by.flip
-    mirrored = points[:, list(scheme.mirror)] * torch.tensor([-1.0, 1.0], device=device)
-    mirrored = mirrored + torch.tensor([size_hw[1] - 1.0, 0.0], device=device)
-    points = torch.where(flip.view(-1, 1, 1), mirrored, points)
-    crops = torch.where(flip.view(-1, 1, 1, 1), crops.flip(3), crops)
-    crops = (augment.spoil(crops, by) * 255).round()
-    return crops.permute(0, 2, 3, 1), points, is_face
 
 
 def _average(net: nn.Module, decay: float) -> AveragedModel:
@@ -431,55 +264,3 @@ def _restore(
     except (RuntimeError, KeyError, ValueError) as error:
         raise LivemarksError(f"{path} belongs to another recipe: {str(error).splitlines()[0]}") from None
     return int(state["step"]), float(state["best"]), int(state["stale"])
-
-
-class _Log:
-    """log.csv, a row a report; plots itself."""
-
-    columns = (
-        "step",
-        "lr",
-        "loss",
-        "sigma",
-        "presence",
-        "val_error",
-        "val_rmse_px",
-        "val_mse",
-        "sigma_ratio",
-        "val_presence",
-    )
-
-    def __init__(self, path: Path, keep_until: int) -> None:
-        self.path = path
-        rows = []
-        if keep_until and path.is_file():
-            with path.open(newline="") as file:
-                rows = [row for row in csv.DictReader(file) if int(row["step"]) <= keep_until]
-        with path.open("w", newline="") as file:
-            writer = csv.DictWriter(file, self.columns)
-            writer.writeheader()
-            writer.writerows(rows)
-
-    def write(self, **row: float) -> None:
-        with self.path.open("a", newline="") as file:
-            csv.DictWriter(file, self.columns).writerow({k: f"{v:.6g}" for k, v in row.items()})
-
-    def plot(self, path: Path, title: str) -> None:
-        import matplotlib
-
-        matplotlib.use("Agg")
-        from matplotlib import pyplot
-
-        with self.path.open(newline="") as file:
-            rows = list(csv.DictReader(file))
-        figure, left = pyplot.subplots(figsize=(7, 4))
-        shown = [r for r in rows if r["loss"]]
-        left.plot([int(r["step"]) for r in shown], [float(r["loss"]) for r in shown], color="tab:grey")
-        left.set(xlabel="step", ylabel="training loss", yscale="log", title=title)
-        right = left.twinx()
-        judged = [r for r in rows if r["val_error"]]
-        right.plot([int(r["step"]) for r in judged], [float(r["val_error"]) for r in judged], color="tab:blue")
-        right.set_ylabel("validation error, % of inter-ocular", color="tab:blue")
-        figure.tight_layout()
-        figure.savefig(path, dpi=120)
-        pyplot.close(figure)

@@ -1,0 +1,183 @@
+"""From packed faces to random batches of crops on the training device, and who is held out of training."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from livemarks import plugins
+from livemarks.train import augment, teach
+from livemarks.train.pack import Faces, load_faces
+from livemarks.train.recipe import Recipe, Stage
+from livemarks.train.samples import DERIVED
+from livemarks.types import LivemarksError, Scheme
+
+
+@dataclass(slots=True)
+class FaceTensors:
+    """Faces on the training device: canvases (n, 3, C, C) uint8, xy (n, N, 2), boxes (n, 2, 4), the set of each."""
+
+    canvases: Tensor
+    xy: Tensor
+    boxes: Tensor
+    norm: Tensor  # (n,) the distance that normalises each face's error, canvas px
+    sets: tuple[str, ...]
+
+    def of(self, names: Sequence[str]) -> Tensor:
+        """Indices of all faces of these sets."""
+        return torch.tensor([i for i, s in enumerate(self.sets) if s in names], device=self.xy.device)
+
+
+def load(recipe: Recipe, scheme: Scheme, data: Path, device: torch.device) -> tuple[FaceTensors, FaceTensors]:
+    """The recipe's faces for training and, of other people, for validation; problems are printed by file name."""
+    sets = list(dict.fromkeys(name for stage in recipe.stages for name in stage.sets))
+    packs = sorted(data.glob("*.npz")) if data.is_dir() else [data]
+    parts: list[Faces] = []
+    problems: list[str] = []
+    for pack in packs:
+        faces = load_faces(pack)[0]
+        wanted = [i for i, name in enumerate(faces.sets) if name in sets]
+        if wanted:
+            parts.append(faces.select(wanted))
+    missing = set(sets) - {name for part in parts for name in part.sets}
+    if packs and missing:
+        raise LivemarksError(f"no pack in {data.name} holds {', '.join(sorted(missing))}")
+    for name in sets if not packs else ():
+        faces, found = load_faces(data, [name], recipe.canvas, recipe.canvas_margin)
+        parts.append(faces)
+        problems += found
+    for line in problems:
+        print(f"left out: {line}", file=sys.stderr)
+    labelled: Scheme = plugins.load("schemes", recipe.labels or recipe.scheme)
+    train, held = split(parts, recipe)
+    return _on_device(train, recipe, labelled, scheme, device), _on_device(held, recipe, labelled, scheme, device)
+
+
+def split(parts: Sequence[Faces], recipe: Recipe) -> tuple[list[Faces], list[Faces]]:
+    """Faces to train on, and faces of other people to validate on; sets labelled by a model never validate."""
+    sure = {p for part in parts for p, s in zip(part.persons, part.sets, strict=True) if s not in teach.LOOSE}
+    persons = sorted({p for part in parts for p in part.persons})
+    order = np.random.default_rng(recipe.seed).permutation(len(persons))
+    chosen = [persons[i] for i in order if persons[i] in sure]
+    some = set(chosen[: max(1, round(recipe.holdout * len(chosen)))])
+    held_persons = set(recipe.holdout_persons) or some
+    train, held = [], []
+    for part in parts:
+        is_held = [person in held_persons for person in part.persons]
+        train.append(part.select([i for i, out in enumerate(is_held) if not out]))
+        held.append(part.select([i for i, out in enumerate(is_held) if out and part.sets[i] not in teach.LOOSE]))
+    train, held = [f for f in train if len(f)], [f for f in held if len(f)]
+    if not train or not held:
+        raise LivemarksError(f"{recipe.name}: the data hold no faces to train on besides those to validate on")
+    return train, held
+
+
+def _on_device(
+    parts: list[Faces], recipe: Recipe, labelled: Scheme, scheme: Scheme, device: torch.device
+) -> FaceTensors:
+    """All faces on one canvas size, with their boxes (from the full labels) and the net's own points."""
+    canvases, xys, boxes, norms = [], [], [], []
+    sets: list[str] = []
+    for part in parts:
+        zoom = recipe.canvas / part.canvases.shape[2]
+        shown = torch.from_numpy(part.canvases).to(device).permute(0, 3, 1, 2)
+        if zoom != 1:
+            shown = torch.cat([_resized(some, recipe.canvas) for some in torch.split(shown, 256)])
+        canvases.append(shown)
+        xy = part.xy * zoom + (zoom - 1) / 2
+        boxes.append(augment.boxes_of(xy, labelled))
+        side = boxes[-1][:, 0, 2].numpy()
+        norms.append(_norm(xy, labelled, side))
+        if labelled.name != scheme.name:
+            xy = np.stack([DERIVED[labelled.name, scheme.name](points) for points in xy]).astype(np.float32)
+        xys.append(torch.from_numpy(xy.astype(np.float32)))
+        sets += part.sets
+    return FaceTensors(
+        torch.cat(canvases),
+        torch.cat(xys).to(device),
+        torch.cat(boxes).to(device),
+        torch.from_numpy(np.concatenate(norms).astype(np.float32)).to(device),
+        tuple(sets),
+    )
+
+
+def _resized(images: Tensor, side: int) -> Tensor:
+    """(B, 3, C, C) uint8 -> (B, 3, side, side) uint8."""
+    zoomed = nn.functional.interpolate(images.float(), size=(side, side), mode="bilinear", antialias=True)
+    return zoomed.round().clamp(0, 255).byte()
+
+
+def _norm(xy: np.ndarray, scheme: Scheme, side: np.ndarray) -> np.ndarray:
+    """(n,) inter-ocular distance of (n, N, 2) points; the box's side where it isn't labelled."""
+    if scheme.norm is None:
+        return side
+    first, second = (xy[:, list(group)].mean(axis=1) for group in scheme.norm)
+    distance = np.linalg.norm(first - second, axis=1)
+    return np.where(np.isnan(distance), side, distance)
+
+
+def labels_for(faces: FaceTensors, stage: Stage, recipe: Recipe, out: Path, scheme: Scheme) -> Tensor:
+    """(n, N, 2) canvas px: the labels, the teacher's points, or a mean of the two, as the stage says."""
+    if not recipe.teacher or not (stage.relabel or stage.trust):
+        return faces.xy
+    taught = teach.relabel(recipe.teacher, out, faces.canvases, faces.xy, faces.boxes, scheme)
+    weight = [1.0 if name in stage.relabel else stage.trust for name in faces.sets]
+    return faces.xy + torch.tensor(weight, device=taught.device).view(-1, 1, 1) * (taught - faces.xy)
+
+
+class Batches:
+    """Random batches; on the CPU the next one is made on a second thread while the net learns from this one."""
+
+    def __init__(self, faces: FaceTensors, labels: Tensor, stage: Stage, recipe: Recipe) -> None:
+        self.faces, self.labels, self.size, self.recipe = faces, labels, stage.batch, recipe
+        self.pool = faces.of(stage.sets)
+        self.scheme: Scheme = plugins.load("schemes", recipe.scheme)
+        self.worker = ThreadPoolExecutor(1)
+        self.next = self.worker.submit(self.make)
+
+    def make(self) -> tuple[Tensor, Tensor, Tensor]:
+        """crops (B, h, w, 3), points (B, N, 2), is_face (B,)."""
+        pick = self.pool[torch.randint(len(self.pool), (self.size,), device=self.pool.device)]
+        faces = self.faces
+        return _crops(faces.canvases[pick], self.labels[pick], faces.boxes[pick], self.recipe, self.scheme)
+
+    def take(self) -> tuple[Tensor, Tensor, Tensor]:
+        batch = self.next.result()
+        self.next = self.worker.submit(self.make)
+        return batch
+
+
+@torch.no_grad()
+def _crops(
+    canvases: Tensor, xy: Tensor, boxes: Tensor, recipe: Recipe, scheme: Scheme
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Random crops (B, h, w, 3) 0..255, their points (B, N, 2) in crop px, and which of them (B,) show a face."""
+    by, size_hw = recipe.augment, recipe.size_hw
+    device, batch = xy.device, len(xy)
+    wanted = augment.jittered(boxes, by)
+    is_face = torch.ones(batch, device=device)
+    bad = torch.rand(batch, device=device) < (by.negatives if recipe.heads else 0.0)
+    shuffle = bad & (torch.rand(batch, device=device) < 0.3)
+    wanted = torch.where((bad & ~shuffle)[:, None], augment.off_face(wanted), wanted)
+    is_face[bad] = 0
+    affines = augment.crop_affines(wanted, size_hw, recipe.margin)
+    source = canvases.float() / 255
+    crops = augment.sample(source, affines, size_hw)
+    # Beside a face the canvas soon ends; black there would tell the net what it should see for itself.
+    crops[bad] = augment.sample(source[bad], affines[bad], size_hw, "reflection")
+    crops[shuffle] = augment.shuffled(crops[shuffle])
+    points = augment.into_crop(affines, xy)
+    flip = torch.rand(batch, device=device) < by.flip
+    mirrored = points[:, list(scheme.mirror)] * torch.tensor([-1.0, 1.0], device=device)
+    mirrored = mirrored + torch.tensor([size_hw[1] - 1.0, 0.0], device=device)
+    points = torch.where(flip.view(-1, 1, 1), mirrored, points)
+    crops = torch.where(flip.view(-1, 1, 1, 1), crops.flip(3), crops)
+    crops = (augment.spoil(crops, by) * 255).round()
+    return crops.permute(0, 2, 3, 1), points, is_face

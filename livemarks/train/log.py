@@ -1,0 +1,58 @@
+"""log.csv, a row a report, and the plot of it."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+
+class Log:
+    """log.csv, a row a report; plots itself."""
+
+    columns = (
+        "step",
+        "lr",
+        "loss",
+        "sigma",
+        "presence",
+        "val_error",
+        "val_rmse_px",
+        "val_mse",
+        "sigma_ratio",
+        "val_presence",
+    )
+
+    def __init__(self, path: Path, keep_until: int) -> None:
+        self.path = path
+        rows = []
+        if keep_until and path.is_file():
+            with path.open(newline="") as file:
+                rows = [row for row in csv.DictReader(file) if int(row["step"]) <= keep_until]
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, self.columns)
+            writer.writeheader()
+            writer.writerows(rows)
+
+    def write(self, **row: float) -> None:
+        with self.path.open("a", newline="") as file:
+            csv.DictWriter(file, self.columns).writerow({k: f"{v:.6g}" for k, v in row.items()})
+
+    def plot(self, path: Path, title: str) -> None:
+        import matplotlib
+
+        matplotlib.use("Agg")
+        from matplotlib import pyplot
+
+        with self.path.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        figure, left = pyplot.subplots(figsize=(7, 4))
+        shown = [r for r in rows if r["loss"]]
+        left.plot([int(r["step"]) for r in shown], [float(r["loss"]) for r in shown], color="tab:grey")
+        left.set(xlabel="step", ylabel="training loss", yscale="log", title=title)
+        right = left.twinx()
+        judged = [r for r in rows if r["val_error"]]
+        right.plot([int(r["step"]) for r in judged], [float(r["val_error"]) for r in judged], color="tab:blue")
+        right.set_ylabel("validation error, % of inter-ocular", color="tab:blue")
+        figure.tight_layout()
+        figure.savefig(path, dpi=120)
+        pyplot.close(figure)
