@@ -22,7 +22,9 @@ Color = tuple[int, int, int]  # BGR
 _SHIFT = 4  # OpenCV's fixed point: coordinates in 1/16 px
 _FONT = cv2.FONT_HERSHEY_SIMPLEX  # its digits are 21 px high at scale 1
 _FONT_PX = 21
-_MIN_RADIUS_PX = 1.3  # a smaller disc comes out as a plus sign
+# OpenCV's antialiased discs reach further than their radius by this; one of radius 1 comes out as a plus sign, and one
+# of half a pixel as a soft point.
+_BLEED_PX, _MIN_RADIUS_PX = 0.3, 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +42,8 @@ class Style:
     edges: bool = True
     points: bool = True
     ids: bool = True
-    sure: float = 0.012
-    lost: float = 0.05
+    sure: float = 0.02
+    lost: float = 0.1
 
 
 DEFAULT = Style()
@@ -85,7 +87,7 @@ def _draw_face(image: U8, face: FaceTrack, style: Style) -> None:
         for (a, b), faded in zip(fixed[pairs].tolist(), colors, strict=True):
             cv2.line(image, a, b, faded, width, cv2.LINE_AA, _SHIFT)
     if style.points:
-        radius = round(max(_MIN_RADIUS_PX, style.dot * size) * (1 << _SHIFT))
+        radius = round(max(_MIN_RADIUS_PX, style.dot * size - _BLEED_PX) * (1 << _SHIFT))
         for center, faded in zip(fixed.tolist(), _see_through(image, xy, style.point, opacity), strict=True):
             cv2.circle(image, center, radius, faded, cv2.FILLED, cv2.LINE_AA, _SHIFT)
     if style.ids:
