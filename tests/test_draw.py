@@ -60,9 +60,8 @@ def test_a_point_is_drawn_where_it_is_to_a_fraction_of_a_pixel(xy: tuple[float, 
 
 def test_an_unsure_point_fades() -> None:
     points = [[50, 50], [200, 60], [120, 200]]
-    strength = [
-        int(ink(draw.overlay(result(grey(), face(SPARSE, points, sigma)), BARE)).sum()) for sigma in (1, 10, 50)
-    ]
+    faces = [face(SPARSE, points, sigma) for sigma in (1, 10, 50)]
+    strength = [int(ink(draw.overlay(result(grey(), each), BARE)).sum()) for each in faces]
     assert strength[0] > 1.3 * strength[1] > 1.3 * 1.3 * strength[2] > 0
 
 
