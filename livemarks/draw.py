@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import cv2
@@ -63,7 +64,7 @@ def hud(image: U8, lines: Sequence[str]) -> U8:
     height = image.shape[0]
     scale = max(0.4, height / 1080 * 0.8)  # 13 px digits at 720p, and still legible at 240p
     pitch = round(_FONT_PX * scale * 1.75)
-    width = max((cv2.getTextSize(line, _FONT, scale, 1)[0][0] for line in lines), default=0)
+    width = max((_text_width(line, scale) for line in lines), default=0)
     panel = image[: pitch * len(lines) + pitch // 2, : width + pitch]
     np.multiply(panel, 0.45, out=panel, casting="unsafe")
     for i, line in enumerate(lines):
@@ -109,11 +110,18 @@ def _see_through(image: U8, xy: F32, color: Color, opacity: NDArray[Any]) -> lis
 
 def _draw_tag(image: U8, text: str, low: F32, size: float, color: Color) -> None:
     """The id in a small plate just above the face's top left point."""
-    scale = float(np.clip(size / 700, 0.35, 3.0))  # a face that fills a 720p frame gets 25 px digits
-    width = cv2.getTextSize(text, _FONT, scale, 1)[0][0]
+    # A face that fills a 720p frame gets 25 px digits; in steps, so that widths are remembered.
+    scale = round(float(np.clip(size / 700, 0.35, 3.0)), 1)
+    width = _text_width(text, scale)
     tall, pad = round(_FONT_PX * scale), max(2, round(6 * scale))
     # Kept inside the frame, so that the tag of a face at the rim can be read.
     x = int(np.clip(low[0] - pad, 0, max(0, image.shape[1] - width - 2 * pad)))
     y = int(np.clip(low[1] - 3 * pad, tall + 2 * pad, image.shape[0] - 1))
     cv2.rectangle(image, (x, y - tall - 2 * pad), (x + width + 2 * pad, y), color, cv2.FILLED)
     cv2.putText(image, text, (x + pad, y - pad), _FONT, scale, (20, 20, 20), max(1, round(1.4 * scale)), cv2.LINE_AA)
+
+
+@lru_cache(maxsize=256)
+def _text_width(text: str, scale: float) -> int:
+    width: int = cv2.getTextSize(text, _FONT, scale, 1)[0][0]
+    return width
