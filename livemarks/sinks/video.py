@@ -49,6 +49,10 @@ _BT601, _LIMITED = 6, 1
 # Times of pictures are compared as floats.
 _SLACK_S = 1e-6
 
+# The least ticks a second of an mp4 as a whole. Others have 1000, so an end that differs by less is none.
+_MOVIE_HZ = 48_000
+_EDIT_S = 0.002
+
 # FFmpeg's flag AVFMT_TS_DISCONT of formats whose time stamps may start anywhere; sources.video treats them alike.
 _NO_ZERO = 0x0200
 
@@ -116,9 +120,7 @@ class Sink:
             try:
                 return film(_Original(self._info.path), self.notices)
             except FFmpegError as error:
-                self.notices.append(
-                    f"{self._path} has no sound: {self._info.path} has some that can't be copied ({error})"
-                )
+                self.notices.append(f"the sound of {self._info.path} can't be copied: {error.strerror}")
         return film(None, self.notices)
 
     def _scaled(self, picture: U8, size_wh: tuple[int, int]) -> U8:
@@ -150,8 +152,9 @@ class _Film:
         self._original = original
         options = {}
         if format != "matroska":
-            # Edit lists are counted in ticks of the whole movie, and its usual milliseconds would shift all frames.
-            options = {**_MP4, "movie_timescale": str(max(1000, tick_s.denominator))}
+            # Where a track starts is counted in ticks of the whole movie: a multiple of ours, or a late first frame
+            # would be shifted by up to half of the usual millisecond; and a fine one, for the sound.
+            options = {**_MP4, "movie_timescale": str(-(-_MOVIE_HZ // tick_s.denominator) * tick_s.denominator)}
         self._muxer = av.open(f"file:{path}", "w", format=format, container_options=options)
         self._pictures = self._muxer.add_stream("libx264", rate=fps or _FPS, options=_X264)
         self._pictures.time_base = tick_s
@@ -168,7 +171,7 @@ class _Film:
             try:
                 track = self._muxer.add_stream_from_template(stream)
             except ValueError as error:
-                notices.append(f"{path} lacks sound track {number}: {error}; .mkv takes any")
+                notices.append(f"sound track {number} was left out: {error}")
                 continue
             track.metadata.update({key: text for key, text in stream.metadata.items() if key in ("language", "title")})
             self._tracks[stream.index] = track
@@ -277,9 +280,10 @@ class _Original:
             return
         self._picture_s, self._duration_s = start_s, float((picture.duration or 0) * picture.time_base)
         stream = picture.stream
-        if stream.duration is not None:  # an edit list may end the stream before its last picture
+        if stream.duration is not None:  # an edit list may end the stream before its last picture does
             end_s = float(((stream.start_time or 0) + stream.duration) * picture.time_base - self._zero_s)
-            self._duration_s = min(self._duration_s, end_s - start_s)
+            if end_s < start_s + self._duration_s - _EDIT_S:
+                self._duration_s = end_s - start_s
 
 
 def _start_s(packet: Packet[Any]) -> float:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import struct
 from fractions import Fraction
-from typing import cast
 
 import cv2
 import numpy as np
-from av.buffer import Buffer
 from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation, VideoReformatter
 
@@ -19,24 +16,30 @@ from livemarks.types import U8
 MAX_PIXELS = 160_000_000
 
 
+# How stored pixels (x, y) are to be shown, but for a shift: at (a x + c y, b x + d y). The rows of a display matrix.
+Turn = tuple[int, int, int, int]  # a, b, c, d
+
+
 class Canvas:
     """Makes the images of one stream, all of one size; called with each decoded picture, in one thread.
 
-    The first picture sets size and orientation; a later one of another size (a stream may change its resolution) is
-    scaled. Pixels that aren't square are stretched along one axis, so that no detail is lost. Alpha is dropped; ten
-    bits become eight; HDR is not tone-mapped, so it looks flat; interlaced fields stay woven.
+    The first picture sets the size; a later one of another size (a stream may change its resolution) is scaled. Pixels
+    that aren't square are stretched along one axis, so that no detail is lost. Alpha is dropped; ten bits become eight;
+    HDR is not tone-mapped, so it looks flat; interlaced fields stay woven.
     """
 
     def __init__(
-        self, first: VideoFrame, pixel_aspect: Fraction | None, scaling: Interpolation = Interpolation.BILINEAR
+        self,
+        first: VideoFrame,
+        turn: Turn,
+        pixel_aspect: Fraction | None = None,
+        scaling: Interpolation = Interpolation.BILINEAR,
     ) -> None:
         self._stored_wh = _square(first.width, first.height, pixel_aspect or Fraction(1))
         self._scaling = scaling
         self._reformatter = VideoReformatter()  # keeps its tables from picture to picture
-        side_data = first.side_data.get("DISPLAYMATRIX")
-        matrix = struct.unpack_from("=5i", cast(Buffer, side_data)) if side_data else (1, 0, 0, 0, 1)
-        a, b, _, c, d = matrix  # shown x = a x + c y, shown y = b x + d y
-        self._transposed = abs(b) + abs(c) > abs(a) + abs(d)  # the nearest quarter turn; nobody films askew
+        a, b, c, d = turn
+        self._transposed = abs(b) + abs(c) > abs(a) + abs(d)  # to the nearest quarter turn; nobody films askew
         self._flip_x, self._flip_y = (c < 0, b < 0) if self._transposed else (a < 0, d < 0)
 
     def __call__(self, picture: VideoFrame) -> U8:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import glob
+import io
 import itertools
 import os
 import re
+import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -13,7 +15,7 @@ import av
 from av.error import FFmpegError
 from av.video.reformatter import Interpolation
 
-from livemarks.sources._pictures import MAX_PIXELS, Canvas
+from livemarks.sources._pictures import MAX_PIXELS, Canvas, Turn
 from livemarks.types import U8, Frame, LivemarksError, SourceInfo
 
 # What is taken from a folder. A file that is named may be called anything.
@@ -21,6 +23,19 @@ SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".
 
 # The slow and exact way, since a picture is looked at once, and JPEGs should look as they did in training.
 _SCALING = Interpolation.BICUBIC | Interpolation.FULL_CHR_H_INT | Interpolation.ACCURATE_RND
+
+
+# By Exif's orientation (Exif 2.32, 4.6.4): how to show what is stored.
+_TURNS: dict[int, Turn] = {
+    1: (1, 0, 0, 1),
+    2: (-1, 0, 0, 1),
+    3: (-1, 0, 0, -1),
+    4: (1, 0, 0, -1),
+    5: (0, 1, 1, 0),
+    6: (0, 1, -1, 0),
+    7: (0, -1, -1, 0),
+    8: (0, -1, 1, 0),
+}
 
 
 class Source:
@@ -86,16 +101,37 @@ def _in_counting_order(file: Path) -> list[str | int]:
 def _read(file: Path) -> U8:
     """(H, W, 3) BGR. LivemarksError if the file isn't an image."""
     try:
-        with file.open("rb") as opened, av.open(opened, "r", options={"max_pixels": str(MAX_PIXELS)}) as container:
+        data = file.read_bytes()
+        with av.open(io.BytesIO(data), "r", options={"max_pixels": str(MAX_PIXELS)}) as container:
             format = container.format.name
             if not (format.endswith("_pipe") or format in ("image2", "gif")):
                 raise LivemarksError(f"{file} is no image; `livemarks video` reads videos")
-            stream = container.streams.video[0]
-            if stream.width * stream.height > MAX_PIXELS:
-                raise LivemarksError(f"{file} is too large: {stream.width}x{stream.height}; no camera's pictures are")
-            picture = next(container.decode(stream), None)
-            if picture is None:
-                raise LivemarksError(f"{file} has no picture in it")
-            return Canvas(picture, None, _SCALING)(picture)
-    except (FFmpegError, OSError) as error:
-        raise LivemarksError(f"{file} can't be read as an image ({error.strerror})") from error
+            picture = next(container.decode(video=0))
+            return Canvas(picture, _TURNS[_orientation(data)], scaling=_SCALING)(picture)
+    except OSError as error:
+        raise LivemarksError(f"{file} can't be read: {error.strerror}") from error
+    except (FFmpegError, StopIteration) as error:
+        limit = f"or has more than {MAX_PIXELS // 1_000_000} million pixels"
+        raise LivemarksError(f"{file} can't be read as an image: it is none, is damaged, {limit}") from error
+
+
+def _orientation(data: bytes) -> int:
+    """How the camera was held, 1 to 8 as Exif numbers it, for a JPEG, PNG, WebP or TIFF file; 1 if it doesn't say.
+
+    Exif is a TIFF header and a list of tags, which each kind of file announces in its own way. FFmpeg reads it too, but
+    PyAV can't hand it on in full.
+    """
+    header = re.search(rb"(?:\A|Exif\0\0|eXIf|EXIF.{4})(II\*\0|MM\0\*)", data, re.DOTALL)
+    if header is None:
+        return 1
+    start, order = header.start(1), "<" if header[1] == b"II*\0" else ">"
+    try:
+        (offset,) = struct.unpack_from(f"{order}I", data, start + 4)
+        (count,) = struct.unpack_from(f"{order}H", data, start + offset)
+        for at in range(start + offset + 2, start + offset + 2 + 12 * count, 12):
+            tag, _, _, value = struct.unpack_from(f"{order}HHIH", data, at)
+            if tag == 0x0112 and value in _TURNS:
+                return int(value)
+    except struct.error:  # cut short
+        pass
+    return 1

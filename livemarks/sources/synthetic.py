@@ -94,7 +94,7 @@ class Source:
         seen = resample(self._cutout, self.truth(t_s).inverse(), (height, width))  # (H, W, 4)
         clear = cv2.cvtColor(255 - seen[:, :, 3], cv2.COLOR_GRAY2BGR)
         behind = cv2.multiply(self._background, clear, scale=1 / 255)
-        return np.asarray(cv2.add(behind, np.ascontiguousarray(seen[:, :, :3])), np.uint8)
+        return np.asarray(cv2.add(behind, cv2.cvtColor(seen, cv2.COLOR_BGRA2BGR)), np.uint8)
 
 
 def _fading(height: int, width: int) -> F32:

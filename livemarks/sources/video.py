@@ -6,13 +6,15 @@ import itertools
 import os
 import select
 import stat
+import struct
 import sys
 import threading
 from collections.abc import Iterator
 from fractions import Fraction
-from typing import Any
+from typing import Any, cast
 
 import av
+from av.buffer import Buffer
 from av.container import InputContainer
 from av.error import FFmpegError
 from av.packet import Packet
@@ -20,7 +22,7 @@ from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from livemarks.sources._pictures import MAX_PIXELS, Canvas
+from livemarks.sources._pictures import MAX_PIXELS, Canvas, Turn
 from livemarks.types import U8, Frame, LivemarksError, SourceInfo
 
 # FFmpeg's flag AVFMT_TS_DISCONT of formats whose time stamps may start anywhere.
@@ -36,6 +38,10 @@ _ROUNDING_S = 0.25
 # A time stamp this far back begins a new count, as where recordings were joined; a smaller step back is a slip of the
 # muxer's, after which the old count goes on.
 _NEW_COUNT_S = 1.0
+
+
+# Counter-clockwise, as PyAV counts.
+_QUARTER_TURNS: tuple[Turn, ...] = ((1, 0, 0, 1), (0, -1, 1, 0), (-1, 0, 0, -1), (0, 1, -1, 0))
 
 
 class Source:
@@ -61,7 +67,7 @@ class Source:
         self._time_base = self._stream.time_base or Fraction(1, 90_000)
         self._zero = _zero(self._container) / self._time_base  # in ticks
         self._why = ""  # FFmpeg's words for what went wrong last
-        self._packets = self._undecodable = self._marred = self._mended = 0
+        self._packets = self._undecodable = self._marred = 0
         self._end_s = 0.0  # the latest end among the packets read
 
         fps = self._stream.average_rate or self._stream.guessed_rate or None
@@ -107,7 +113,7 @@ class Source:
             try:
                 for picture in self._stream.decode(packet):
                     if canvas is None:
-                        canvas = Canvas(picture, self._stream.sample_aspect_ratio)
+                        canvas = Canvas(picture, _turn(picture), self._stream.sample_aspect_ratio)
                     image = canvas(picture)
                     self._marred += picture.is_corrupt
                     yield image, clock(picture) - self._zero
@@ -146,9 +152,7 @@ class Source:
         if damage:
             self.notices.append(f"{name} is damaged: {'; '.join(damage)}")
         if mended:
-            self.notices.append(
-                f"{name}: {_frames(mended)} without a time stamp, or with one that ran backwards; mended"
-            )
+            self.notices.append(f"{name}: {_frames(mended)} had no time stamp, or one that ran backwards; mended")
 
 
 class _Clock:
@@ -235,12 +239,23 @@ def _picture_stream(container: InputContainer, name: str) -> VideoStream:
     """The best video stream, by FFmpeg's choice. LivemarksError if there is none."""
     stream = container.streams.best("video")
     if not isinstance(stream, VideoStream) or Disposition.attached_pic in Disposition(stream.disposition):
-        container.close()
-        raise LivemarksError(f"{name} has no video in it" + (", only sound" if container.streams.audio else ""))
+        why = "only sound" if container.streams.audio else "or it is cut short and lacks its index"
+        raise LivemarksError(f"{name} has no video in it, {why}")
     if stream.codec_context is None or stream.codec_context.name in _TEXT_ART:
-        container.close()
         raise LivemarksError(f"{name} is no video that can be decoded")
     return stream
+
+
+def _turn(picture: VideoFrame) -> Turn:
+    """How the file says a picture is to be shown."""
+    try:
+        matrix = picture.side_data.get("DISPLAYMATRIX")
+    except ValueError:  # PyAV 18 fails at any side data newer than itself; then we can't know if it is mirrored
+        return _QUARTER_TURNS[round(picture.rotation / 90) % 4]
+    if matrix is None:
+        return _QUARTER_TURNS[0]
+    a, b, _, c, d = struct.unpack_from("=5i", cast(Buffer, matrix))
+    return a, b, c, d
 
 
 def _zero(container: InputContainer) -> Fraction:

@@ -1,0 +1,260 @@
+"""What goes into the video sink comes out of the file: every frame, every time stamp, every packet of sound."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import media
+import numpy as np
+import pytest
+
+from livemarks.sinks.video import Sink
+from livemarks.sources.video import Source
+from livemarks.types import LivemarksError, SourceInfo, Tally
+
+INFO = SourceInfo("test", media.SIZE_WH, media.FPS, None, live=False, time_base=1 / media.FPS)
+
+CLIPS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "with sound": {"sounds": 1},
+    "two tracks": {"sounds": 2},
+    "late sound": {"sounds": 1, "sound_from_s": 0.4},
+    "uneven": {
+        "stamps": [0, 40, 41, 90, 400, 401, 402, 1000, 1001, 1900],
+        "images": 10,
+        "time_base": Fraction(1, 1000),
+        "options": {"bf": "0"},
+        "sounds": 1,
+    },
+    "late start": {"stamps": range(77, 77 + 60 * 7, 7), "images": 60, "time_base": Fraction(1, 90)},
+    "ntsc": {"fps": Fraction(30000, 1001), "sounds": 1},
+    "slow": {"fps": Fraction(1), "images": 5},
+    "long": {"images": 250, "sounds": 1},
+    "one frame": {"images": 1},
+    "last frame stays": {"images": 10, "last_duration": 30, "options": {"bf": "0"}},
+}
+
+
+@pytest.mark.parametrize("kind", CLIPS)
+@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv"])
+def test_round_trip(tmp_path: Path, kind: str, suffix: str) -> None:
+    clip = media.make_clip(tmp_path / "in.mp4", **CLIPS[kind])
+    source = Source(str(clip))
+    out = tmp_path / f"out{suffix}"
+    sink = Sink(str(out), source.info)
+    media.copy(source, sink)
+    before, after = media.look(clip), media.look(out)
+    tick = Fraction(1, 1000) if suffix == ".mkv" else Fraction(0)  # Matroska's
+    assert [media.number(image) for image in after.images] == [media.number(image) for image in before.images]
+    assert all(abs(x - y) <= tick / 2 for x, y in zip(after.times, before.times, strict=True))
+    assert len(after.sounds) == len(before.sounds)
+    for written, original in zip(after.sounds, before.sounds, strict=True):
+        heard = [packet for packet in original if suffix != ".mkv" or packet[0] >= 0]
+        assert [packet for _, packet in written] == [packet for _, packet in heard]
+        assert all(abs(x - y) <= max(tick, Fraction(1, 20000)) for (x, _), (y, _) in zip(written, heard, strict=True))
+    if suffix != ".mkv":
+        assert abs(after.end - before.end) < Fraction(1, 1000)  # in which the clip's own length is counted
+        assert after.average_rate == before.average_rate
+    assert sink.notices == []
+    assert sorted(tmp_path.iterdir()) == [clip, out]
+
+
+def test_from_other_containers(tmp_path: Path) -> None:
+    """MPEG-TS counts from anywhere, and its sound has no header of its own."""
+    clip = media.make_clip(tmp_path / "in.ts", 50, sounds=1)
+    source = Source(str(clip))
+    media.copy(source, Sink(str(tmp_path / "out.mp4"), source.info))
+    before, after = media.look(clip), media.look(tmp_path / "out.mp4")
+    shift = before.times[0] - after.times[0]
+    assert all(x - y == shift for x, y in zip(before.times, after.times, strict=True))
+    assert [packet for _, packet in after.sounds[0]] != []
+    assert all(abs(x - y - shift) < 0.001 for (x, _), (y, _) in zip(before.sounds[0], after.sounds[0], strict=True))
+
+
+def test_sound_that_the_format_cannot_hold_is_told(tmp_path: Path) -> None:
+    clip = media.make_clip(tmp_path / "in.avi", 25, codec="mpeg4", options={}, sounds=1, sound_codec="pcm_alaw")
+    source = Source(str(clip))
+    sink = Sink(str(tmp_path / "out.mp4"), source.info)
+    media.copy(source, sink)
+    assert len(media.look(tmp_path / "out.mp4").images) == 25
+    assert len(sink.notices) == 1
+    assert "pcm_alaw" in sink.notices[0]
+
+
+def test_odd_sizes_gain_a_pixel(tmp_path: Path) -> None:
+    sink = Sink(str(tmp_path / "out.mp4"), INFO)
+    image = media.numbered(9, (97, 63))
+    sink.write(media.result(image, 0, 0.0), image, Tally())
+    sink.close()
+    (written,) = media.look(tmp_path / "out.mp4").images
+    assert written.shape == (64, 98, 3)
+    assert media.number(written) == 9
+    assert written[63, 40] == pytest.approx(written[62, 40], abs=6)
+
+
+def test_colours_and_detail_survive(tmp_path: Path, astronaut: np.ndarray[Any, Any]) -> None:
+    sink = Sink(str(tmp_path / "out.mp4"), INFO)
+    for i in range(10):
+        sink.write(media.result(astronaut, i, i / 25), astronaut, Tally())
+    sink.close()
+    written = media.look(tmp_path / "out.mp4").images[-1].astype(np.float32)
+    assert np.abs((written - astronaut).mean(axis=(0, 1))).max() < 2.5
+    assert np.sqrt(((written - astronaut) ** 2).mean()) < 5
+
+
+def test_a_frame_of_another_size_is_scaled(tmp_path: Path) -> None:
+    sink = Sink(str(tmp_path / "out.mp4"), INFO)
+    for i, size_wh in enumerate([(96, 64), (192, 128), (48, 32)]):
+        image = media.numbered(i, size_wh)
+        sink.write(media.result(image, i, i / 25), image, Tally())
+    sink.close()
+    assert [media.number(image) for image in media.look(tmp_path / "out.mp4").images] == [0, 1, 2]
+    assert len(sink.notices) == 1
+
+
+def test_a_live_recording_starts_at_0(tmp_path: Path) -> None:
+    """And takes two frames that came within one tick."""
+    info = SourceInfo("camera 0", media.SIZE_WH, Fraction(30), None, live=True)
+    sink = Sink(str(tmp_path / "out.mp4"), info)
+    times = [5000.25, 5000.25 + 1e-9, 5000.5, 5001.0]
+    for i, t_s in enumerate(times):
+        image = media.numbered(i)
+        sink.write(media.result(image, i, t_s), image, Tally())
+    sink.close()
+    after = media.look(tmp_path / "out.mp4")
+    assert [media.number(image) for image in after.images] == [0, 1, 2, 3]
+    assert [float(t) for t in after.times] == pytest.approx([0.0, 0.0, 0.25, 0.75], abs=2e-5)
+
+
+def test_a_run_that_ends_early_leaves_a_film_of_what_was_done(tmp_path: Path) -> None:
+    clip = media.make_clip(tmp_path / "in.mp4", 100, sounds=1)
+    source = Source(str(clip))
+    media.copy(source, Sink(str(tmp_path / "out.mp4"), source.info), at_most=50)
+    after = media.look(tmp_path / "out.mp4")
+    assert [media.number(image) for image in after.images] == list(range(50))
+    assert after.end == 2
+    assert 1.95 < after.sounds[0][-1][0] < 2.0
+
+
+def test_without_frames_nothing_is_left_and_nothing_is_touched(tmp_path: Path) -> None:
+    (tmp_path / "out.mp4").write_text("precious")
+    Sink(str(tmp_path / "out.mp4"), INFO).close()
+    assert [path.name for path in tmp_path.iterdir()] == ["out.mp4"]
+    assert (tmp_path / "out.mp4").read_text() == "precious"
+
+
+def refused() -> dict[str, Any]:
+    return {
+        "ends in .mp4, .m4v, .mov, .mkv": lambda folder: (folder / "out.avi", INFO),
+        "that is a folder": lambda folder: (folder / "folder.mp4", INFO),
+        "there is no folder": lambda folder: (folder / "missing" / "out.mp4", INFO),
+        "it is the input": lambda folder: (
+            folder / "in.mp4",
+            SourceInfo("x", None, None, None, False, str(folder / "in.mp4")),
+        ),
+        "not a file": lambda folder: (folder / "null.mp4", INFO),
+    }
+
+
+@pytest.mark.parametrize("why", refused())
+def test_what_cannot_be_written_is_refused_before_any_work(tmp_path: Path, why: str) -> None:
+    (tmp_path / "folder.mp4").mkdir()
+    (tmp_path / "in.mp4").touch()
+    (tmp_path / "null.mp4").symlink_to(os.devnull)
+    path, info = refused()[why](tmp_path)
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(LivemarksError, match=why) as caught:
+        Sink(str(path), info)
+    assert "\n" not in str(caught.value)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a folder that only root may write to")
+def test_a_folder_that_may_not_be_written() -> None:
+    user = os.geteuid()
+    os.seteuid(user or 65534)  # nobody
+    try:
+        with pytest.raises(LivemarksError, match=r"can't write /out\.mp4: Permission denied"):
+            Sink("/out.mp4", INFO)
+    finally:
+        os.seteuid(user)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="umask is POSIX's")
+def test_the_umask_is_respected(tmp_path: Path) -> None:
+    old = os.umask(0o027)
+    try:
+        write(tmp_path / "out.mp4", 1)
+    finally:
+        os.umask(old)
+    assert (tmp_path / "out.mp4").stat().st_mode & 0o777 == 0o640
+
+
+def test_a_link_keeps_pointing_to_the_file(tmp_path: Path) -> None:
+    (tmp_path / "link.mp4").symlink_to(tmp_path / "real.mp4")
+    write(tmp_path / "link.mp4", 3)
+    assert (tmp_path / "link.mp4").is_symlink()
+    assert len(media.look(tmp_path / "real.mp4").images) == 3
+
+
+def test_strange_names(tmp_path: Path) -> None:
+    for name in ("a:b.mp4", "%03d.mp4", "ümläut 世界.mp4", "x" * 250 + ".mp4", "-.mp4"):
+        write(tmp_path / name, 2)
+        assert len(media.look(tmp_path / name).images) == 2
+
+
+def write(path: Path, count: int) -> None:
+    sink = Sink(str(path), INFO)
+    for i in range(count):
+        image = media.numbered(i)
+        sink.write(media.result(image, i, i / 25), image, Tally())
+    sink.close()
+
+
+# A run in a process of its own that writes noise, which takes room.
+RUN = """
+import os, resource, sys
+from fractions import Fraction
+import numpy as np
+from livemarks.sinks.video import Sink
+from livemarks.types import Frame, LivemarksError, Result, SourceInfo, Tally
+how, path = sys.argv[1:]
+sink = Sink(path, SourceInfo("test", (96, 64), Fraction(25), None, False, time_base=Fraction(1, 25)))
+random = np.random.default_rng(0)
+if how == "full":
+    resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
+try:
+    for i in range(300):
+        if how == "killed" and i == 200:
+            os._exit(0)
+        frame = Frame(random.integers(0, 256, (64, 96, 3), np.uint8), i, i / 25)
+        sink.write(Result(frame, (), {}), frame.image, Tally())
+except LivemarksError as error:
+    print(error)
+sink.close()
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a limit on the size of files")
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_a_full_disk_is_told_and_leaves_what_plays(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"out{suffix}"
+    run = subprocess.run([sys.executable, "-c", RUN, "full", str(path)], capture_output=True, text=True, check=True)
+    assert f"{path} can't be written on: File too large" in run.stdout
+    assert run.stderr == ""
+    assert list(tmp_path.iterdir()) == [path]
+    assert 25 < sum(1 for _ in Source(str(path))) < 200
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_a_killed_run_leaves_what_plays(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"out{suffix}"
+    subprocess.run([sys.executable, "-c", RUN, "killed", str(path)], check=True)
+    (draft,) = tmp_path.iterdir()
+    assert draft.name.startswith("out.")
+    assert 100 < sum(1 for _ in Source(str(draft))) < 200

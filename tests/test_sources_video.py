@@ -1,0 +1,313 @@
+"""The video source on clips of every kind that people have, whole and damaged."""
+
+from __future__ import annotations
+
+import http.server
+import subprocess
+import sys
+import threading
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import cv2
+import media
+import numpy as np
+import pytest
+
+from livemarks.sources.video import Source
+from livemarks.types import U8, LivemarksError
+
+
+def read(path: Path) -> tuple[list[U8], list[float], Source]:
+    source = Source(str(path))
+    frames = list(source)
+    source.close()
+    assert [frame.index for frame in frames] == list(range(len(frames)))
+    return [frame.image for frame in frames], [frame.t_s for frame in frames], source
+
+
+# --- times ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "codec"),
+    [("a.mp4", "libx264"), ("a.mkv", "libx264"), ("a.avi", "mpeg4"), ("a.webm", "libvpx-vp9"), ("a.flv", "libx264")],
+)
+def test_every_frame_comes_once_and_in_order(tmp_path: Path, name: str, codec: str) -> None:
+    options = {"bf": "2", "crf": "10"} if codec == "libx264" else {}
+    images, times, source = read(media.make_clip(tmp_path / name, 30, codec=codec, options=options))
+    assert [media.number(image) for image in images] == list(range(30))
+    assert np.diff(times) == pytest.approx([1 / 25] * 29, abs=1e-9)
+    assert source.info.fps == 25
+    assert source.info.frames == pytest.approx(30, abs=2)
+    assert source.info.size_wh == media.SIZE_WH
+    assert source.notices == []
+
+
+def test_uneven_times_are_kept_exactly(tmp_path: Path) -> None:
+    stamps = [7, 40, 41, 300, 1000, 1001, 5000]
+    path = media.make_clip(tmp_path / "vfr.mp4", 7, stamps=stamps, time_base=Fraction(1, 1000))
+    _, times, source = read(path)
+    assert times == [stamp / 1000 for stamp in stamps]
+    assert source.info.time_base is not None
+    assert Fraction(1, 1000) % source.info.time_base == 0
+
+
+def test_a_transport_stream_counts_from_its_first_packet(tmp_path: Path) -> None:
+    _, times, _ = read(media.make_clip(tmp_path / "a.ts", 10))
+    assert times == pytest.approx([i / 25 for i in range(10)], abs=1e-9)
+
+
+def test_recordings_joined_end_to_end_count_on(tmp_path: Path) -> None:
+    one = media.make_clip(tmp_path / "a.ts", 50).read_bytes()
+    (tmp_path / "joined.ts").write_bytes(one + one)
+    images, times, source = read(tmp_path / "joined.ts")
+    assert [media.number(image) for image in images] == [*range(50), *range(50)]
+    assert np.diff(times) == pytest.approx([1 / 25] * 99, abs=1e-9)
+    assert len(source.notices) == 1
+
+
+def test_missing_time_stamps_are_made_from_the_rate(tmp_path: Path) -> None:
+    _, times, source = read(media.make_clip(tmp_path / "raw.h264", 12, format="h264"))
+    assert times == pytest.approx([i / 25 for i in range(12)], abs=1e-9)
+    assert "12 frames had no time stamp" in source.notices[0]
+
+
+def test_mixed_up_time_stamps_are_put_in_order(tmp_path: Path) -> None:
+    """H.264 with B frames in AVI, which has no place for times of presentation."""
+    images, times, _ = read(media.make_clip(tmp_path / "b.avi", 20))
+    assert [media.number(image) for image in images] == list(range(20))
+    assert all(step > 0 for step in np.diff(times))
+
+
+# --- what a player shows ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", media.MATRICES)
+def test_the_display_matrix_is_honoured(tmp_path: Path, how: str) -> None:
+    stored = np.zeros((64, 96, 3), np.uint8)
+    stored[:32, :48], stored[:32, 48:], stored[32:, :48] = (255, 0, 0), (0, 255, 0), (0, 0, 255)
+    shown = {
+        "0": stored,
+        "90": cv2.rotate(stored, cv2.ROTATE_90_CLOCKWISE),
+        "180": cv2.rotate(stored, cv2.ROTATE_180),
+        "270": cv2.rotate(stored, cv2.ROTATE_90_COUNTERCLOCKWISE),
+        "mirrored": cv2.flip(stored, 1),
+    }[how]
+    images, _, source = read(media.turn(media.make_clip(tmp_path / "a.mp4", [stored] * 3), how))
+    height, width = shown.shape[:2]
+    assert source.info.size_wh == (width, height)
+    for x, y in ((10, 10), (width - 10, 10), (10, height - 10), (width - 10, height - 10)):
+        assert images[0][y, x] == pytest.approx(shown[y, x], abs=12)
+
+
+def test_odd_sizes(tmp_path: Path) -> None:
+    clip = [media.numbered(i, (97, 63)) for i in range(5)]
+    images, _, _ = read(media.make_clip(tmp_path / "odd.mp4", clip, pix_fmt="yuv444p"))
+    assert [image.shape for image in images] == [(63, 97, 3)] * 5
+    assert np.abs(images[3].astype(int) - clip[3]).mean() < 4
+
+
+@pytest.mark.parametrize(("aspect", "size_wh"), [("4/3", (128, 64)), ("1/2", (96, 128)), ("1000/1", (96, 64))])
+def test_pixels_become_square(tmp_path: Path, aspect: str, size_wh: tuple[int, int]) -> None:
+    path = media.make_clip(tmp_path / "a.mkv", 5, settings={"sample_aspect_ratio": Fraction(aspect)})
+    images, _, source = read(path)
+    assert source.info.size_wh == size_wh
+    assert [media.number(image) for image in images] == list(range(5))
+
+
+@pytest.mark.parametrize(
+    ("pix_fmt", "colours"),
+    [
+        ("yuv420p", (6, 1)),  # BT.601, limited range
+        ("yuvj420p", (6, 2)),  # full range
+        ("yuv420p", (1, 1)),  # BT.709
+        ("yuv420p10le", (9, 1)),  # BT.2020
+    ],
+)
+def test_colours_survive(tmp_path: Path, pix_fmt: str, colours: tuple[int, int]) -> None:
+    clip = [np.full((64, 96, 3), (60, 120, 180), np.uint8)] * 3
+    images, _, _ = read(media.make_clip(tmp_path / "a.mkv", clip, pix_fmt=pix_fmt, colours=colours))
+    assert images[1].reshape(-1, 3).mean(axis=0) == pytest.approx((60, 120, 180), abs=4)
+
+
+def test_grey_becomes_bgr(tmp_path: Path) -> None:
+    images, _, _ = read(media.make_clip(tmp_path / "a.mkv", 3, codec="ffv1", pix_fmt="gray", options={}))
+    assert images[0].shape == (64, 96, 3)
+    assert media.number(images[2]) == 2
+
+
+def test_alpha_is_dropped(tmp_path: Path) -> None:
+    clip = [np.full((64, 96, 4), (30, 60, 90, 128), np.uint8)] * 2
+    images, _, _ = read(media.make_clip(tmp_path / "a.mov", clip, codec="png", pix_fmt="rgba", options={}))
+    assert images[0].shape == (64, 96, 3)
+    assert images[0][5, 5].tolist() == [30, 60, 90]
+
+
+def test_a_cover_picture_is_not_the_video(tmp_path: Path) -> None:
+    images, _, _ = read(media.make_clip(tmp_path / "a.mp4", 10, cover=True, sounds=1))
+    assert [media.number(image) for image in images] == list(range(10))
+
+
+def test_frames_may_change_their_size(tmp_path: Path) -> None:
+    small = media.make_clip(tmp_path / "small.h264", 5, format="h264").read_bytes()
+    large = [media.numbered(i + 5, (192, 128)) for i in range(5)]
+    (tmp_path / "both.h264").write_bytes(
+        small + media.make_clip(tmp_path / "large.h264", large, format="h264").read_bytes()
+    )
+    images, _, _ = read(tmp_path / "both.h264")
+    assert [media.number(image) for image in images] == list(range(10))
+    assert {image.shape for image in images} == {(64, 96, 3)}
+
+
+# --- damage -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
+def test_a_file_cut_short_gives_its_good_frames_and_says_what_is_lost(tmp_path: Path, name: str) -> None:
+    options = {"movflags": "faststart"} if name == "a.mp4" else {}
+    path = media.make_clip(tmp_path / name, noise(100), container_options=options)
+    whole, _, _ = read(path)
+    images, times, source = read(media.cut(path, 0.6))
+    assert 40 < len(images) < 80
+    assert all(np.array_equal(*pair) for pair in zip(images[:40], whole, strict=False))
+    assert times[-1] == pytest.approx((len(images) - 1) / 25, abs=0.002)
+    (notice,) = source.notices
+    assert f"{path} is damaged: it ends after" in notice
+    assert abs(int(notice.split(" s, ")[1].split()[0]) + len(images) - 100) <= 3
+
+
+@pytest.mark.parametrize("codec", ["libx264", "libx265"])
+def test_flipped_bits_cost_no_more_than_they_must(tmp_path: Path, codec: str) -> None:
+    options = {"g": "10", "x265-params": "log-level=none:pools=none:frame-threads=1"}
+    path = media.make_clip(tmp_path / "a.mp4", noise(100), codec=codec, options=options)
+    media.flip_bits(path, count=30, seed=1)
+    images, times, _ = read(path)
+    assert len(images) > 90
+    assert all(step > 0 for step in np.diff(times))
+    again, times_again, _ = read(path)
+    assert times == times_again
+    assert all(np.array_equal(*pair) for pair in zip(images, again, strict=True))
+
+
+def noise(count: int) -> list[U8]:
+    """Frames that take some room in a file."""
+    random = np.random.default_rng(0)
+    return [random.integers(0, 256, (64, 96, 3), np.uint8) for _ in range(count)]
+
+
+def no_moov(folder: Path) -> Path:
+    return media.cut(media.make_clip(folder / "cut.mp4", 20), 0.6)
+
+
+def bad_files() -> dict[str, Any]:
+    text = "The quick brown fox jumps over the lazy dog.\n" * 100
+    return {
+        "is no media file": lambda folder: written(folder / "text.mp4", text),
+        "is no video": lambda folder: written(folder / "text.txt", text),
+        "can't be read as video": lambda folder: written(folder / "empty.mp4", ""),
+        "lacks its index": no_moov,
+        "no such file": lambda folder: folder / "missing.mp4",
+        "is a folder": lambda folder: folder,
+        "only sound": lambda folder: media.make_clip(folder / "sound.m4a", 0, sounds=1, format="mp4"),
+        "no video in it": lambda folder: media.make_clip(folder / "c.m4a", 0, sounds=1, cover=True, format="mp4"),
+        "no frame can be decoded": lambda folder: zeroed(media.make_clip(folder / "zeroed.mp4", 20)),
+    }
+
+
+def written(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
+def zeroed(path: Path) -> Path:
+    """All pictures overwritten."""
+    data = path.read_bytes()
+    start, end = data.index(b"mdat") + 4, data.index(b"moov") - 4
+    path.write_bytes(data[:start] + bytes(end - start) + data[end:])
+    return path
+
+
+@pytest.mark.parametrize("why", bad_files())
+def test_what_is_no_video_is_refused_in_one_line(tmp_path: Path, why: str, capfd: pytest.CaptureFixture[str]) -> None:
+    path = bad_files()[why](tmp_path)
+    capfd.readouterr()
+    with pytest.raises(LivemarksError, match=why) as caught:
+        Source(str(path))
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_nothing_is_fetched(tmp_path: Path) -> None:
+    """A playlist may not lead to the network."""
+    asked = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        address = f"http://127.0.0.1:{server.server_port}/a.ts"
+        path = written(
+            tmp_path / "list.m3u8", f"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\n{address}\n#EXT-X-ENDLIST\n"
+        )
+        with pytest.raises(LivemarksError):
+            Source(str(path))
+        server.shutdown()
+        thread.join()
+    assert asked == []
+
+
+# --- ends -------------------------------------------------------------------------------------------------------------
+
+
+def test_close_ends_the_iteration(tmp_path: Path) -> None:
+    source = Source(str(media.make_clip(tmp_path / "a.mp4", 20)))
+    frames = iter(source)
+    next(frames)
+    closer = threading.Thread(target=source.close)
+    closer.start()
+    closer.join()
+    assert len(list(frames)) <= 1
+    source.close()
+    assert source.notices == []
+
+
+COUNT = "from livemarks.sources.video import Source; s = Source('-'); print(sum(1 for _ in s), s.info.path)"
+
+
+@pytest.mark.parametrize("name", ["a.mkv", "a.mp4"])
+def test_standard_input(tmp_path: Path, name: str) -> None:
+    """Through a pipe; an mp4 whose index is at its end must be a file, so that it can be searched."""
+    path = media.make_clip(tmp_path / name, 20)
+    if name == "a.mkv":
+        run = subprocess.run([sys.executable, "-c", COUNT], input=path.read_bytes(), capture_output=True, check=True)
+    else:
+        with path.open("rb") as stdin:
+            run = subprocess.run([sys.executable, "-c", COUNT], stdin=stdin, capture_output=True, check=True)
+    assert run.stdout.decode().split() == ["20", "None"]
+    assert run.stderr == b""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows can't wait for a pipe and something else")
+def test_a_pipe_that_says_nothing_more_can_be_left(tmp_path: Path) -> None:
+    path = media.make_clip(tmp_path / "a.ts", noise(100))
+    code = (
+        "import threading\n"
+        "from livemarks.sources.video import Source\n"
+        "source = Source('-')\n"
+        "frames = iter(source)\n"
+        "threading.Timer(0.3, source.close).start()\n"
+        "print(sum(1 for _ in frames))"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(path.read_bytes()[: path.stat().st_size // 2])
+        process.stdin.flush()
+        assert 0 < int(process.stdout.read()) < 100
+        assert process.wait(timeout=10) == 0
