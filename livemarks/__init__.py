@@ -13,11 +13,16 @@ stream's address; the `livemarks` command does the same without a line of Python
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from livemarks.api import open_landmarks, open_net, open_source, open_tracker
     from livemarks.types import LivemarksError
+
+# With its hardware transforms on, Windows' Media Foundation takes up to a minute to open a camera. OpenCV reads this
+# once, when some module of ours first imports it.
+os.environ.setdefault("OPENCV_VIDEOIO_MSMF_ENABLE_HW_TRANSFORMS", "0")
 
 __version__ = "0.1.0"
 __all__ = ["LivemarksError", "open_landmarks", "open_net", "open_source", "open_tracker"]

@@ -69,9 +69,6 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command line (this process's own by default) and returns the exit status."""
-    # With its hardware transforms on, Windows' Media Foundation takes up to a minute to open a camera. OpenCV reads
-    # this when it is imported, which the commands do later.
-    os.environ.setdefault("OPENCV_VIDEOIO_MSMF_ENABLE_HW_TRANSFORMS", "0")
     args = parser().parse_args(arguments)
     try:
         trace = open(args.log_file, "a", encoding="utf-8") if args.log_file else None  # noqa: SIM115 - closed below
