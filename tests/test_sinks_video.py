@@ -76,6 +76,20 @@ def test_from_other_containers(tmp_path: Path) -> None:
     assert all(abs(x - y - shift) < 0.001 for (x, _), (y, _) in zip(before.sounds[0], after.sounds[0], strict=True))
 
 
+def test_damaged_sound_costs_no_frame(tmp_path: Path) -> None:
+    clip = media.make_clip(tmp_path / "in.ts", 50, sounds=1)
+    data = bytearray(clip.read_bytes())
+    for at in range(0, len(data), 188):  # the packets of a transport stream; 0x100 is the sound, the first stream
+        if data[at + 1] & 0x5F == 0x41 and data[at + 2] == 0 and at > len(data) // 2:
+            data[at + 20 : at + 120] = bytes(100)
+    clip.write_bytes(data)
+    source = Source(str(clip))
+    sink = Sink(str(tmp_path / "out.mp4"), source.info)
+    media.copy(source, sink)
+    assert [media.number(image) for image in media.look(tmp_path / "out.mp4").images] == list(range(50))
+    assert sink.notices == ["some of the sound is damaged and was left out"]
+
+
 def test_sound_that_the_format_cannot_hold_is_told(tmp_path: Path) -> None:
     clip = media.make_clip(tmp_path / "in.avi", 25, codec="mpeg4", options={}, sounds=1, sound_codec="pcm_alaw")
     source = Source(str(clip))

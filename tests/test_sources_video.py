@@ -68,6 +68,30 @@ def test_recordings_joined_end_to_end_count_on(tmp_path: Path) -> None:
     assert len(source.notices) == 1
 
 
+def test_a_time_stamp_in_the_far_future_is_not_believed(tmp_path: Path) -> None:
+    """FLV keeps the high byte of a time stamp in a byte of its own."""
+    path = media.make_clip(tmp_path / "a.flv", 20, options={"bf": "0"})
+    data = bytearray(path.read_bytes())
+    at = tags(data)[10]
+    data[at + 7] = 99
+    path.write_bytes(data)
+    images, times, source = read(path)
+    assert [media.number(image) for image in images] == list(range(20))
+    assert np.diff(times) == pytest.approx([1 / 25] * 19, abs=0.002)
+    assert len(source.notices) == 1
+
+
+def tags(data: bytearray) -> list[int]:
+    """Where the tags of an FLV file with video packets begin (Adobe's specification, E.4.1)."""
+    found = []
+    at = 13
+    while at + 11 < len(data):
+        if data[at] == 9:
+            found.append(at)
+        at += 15 + int.from_bytes(data[at + 1 : at + 4], "big")
+    return found
+
+
 def test_missing_time_stamps_are_made_from_the_rate(tmp_path: Path) -> None:
     _, times, source = read(media.make_clip(tmp_path / "raw.h264", 12, format="h264"))
     assert times == pytest.approx([i / 25 for i in range(12)], abs=1e-9)
@@ -181,10 +205,10 @@ def test_a_file_cut_short_gives_its_good_frames_and_says_what_is_lost(tmp_path: 
 @pytest.mark.parametrize("codec", ["libx264", "libx265"])
 def test_flipped_bits_cost_no_more_than_they_must(tmp_path: Path, codec: str) -> None:
     options = {"g": "10", "x265-params": "log-level=none:pools=none:frame-threads=1"}
-    path = media.make_clip(tmp_path / "a.mp4", noise(100), codec=codec, options=options)
+    path = media.make_clip(tmp_path / "a.mp4", noise(60), codec=codec, options=options)
     media.flip_bits(path, count=30, seed=1)
     images, times, _ = read(path)
-    assert len(images) > 90
+    assert len(images) > 50
     assert all(step > 0 for step in np.diff(times))
     again, times_again, _ = read(path)
     assert times == times_again

@@ -14,7 +14,7 @@ import av
 import cv2
 import numpy as np
 from av.container import InputContainer
-from av.error import FFmpegError
+from av.error import ArgumentError, FFmpegError, InvalidDataError, PatchWelcomeError
 from av.packet import Packet
 from av.stream import Stream
 from av.video.frame import VideoFrame
@@ -55,6 +55,10 @@ _EDIT_S = 0.002
 
 # FFmpeg's flag AVFMT_TS_DISCONT of formats whose time stamps may start anywhere; sources.video treats them alike.
 _NO_ZERO = 0x0200
+
+
+# A packet of sound further ahead than this has a damaged time stamp; sources.video trusts frames as far.
+_AHEAD_S = 3600.0
 
 
 class Sink:
@@ -145,6 +149,7 @@ class _Film:
         notices: list[str],
     ) -> None:
         self.size_wh = size_wh
+        self._notices = notices
         self._tick_s = tick_s
         self._frame_s = float(1 / (fps or _FPS))
         self._tick, self._t_s = -sys.maxsize, 0.0  # of the newest frame
@@ -171,7 +176,7 @@ class _Film:
             try:
                 track = self._muxer.add_stream_from_template(stream)
             except ValueError as error:
-                notices.append(f"sound track {number} was left out: {error}")
+                self._note(f"sound track {number} was left out: {error}")
                 continue
             track.metadata.update({key: text for key, text in stream.metadata.items() if key in ("language", "title")})
             self._tracks[stream.index] = track
@@ -223,7 +228,14 @@ class _Film:
                 continue
             self._dts[track.index] = packet.dts
             packet.stream = track
-            self._muxer.mux(packet)
+            try:
+                self._muxer.mux(packet)
+            except (ArgumentError, InvalidDataError, PatchWelcomeError):  # what a full disk never raises
+                self._note("some of the sound is damaged and was left out")
+
+    def _note(self, line: str) -> None:
+        if line not in self._notices:
+            self._notices.append(line)
 
 
 class _Original:
@@ -261,10 +273,14 @@ class _Original:
     def _read(self) -> Iterator[Packet[Any]]:
         """All packets that are whole, with times as the source gives them to frames."""
         pictures = [] if self._pictures is None else [self._pictures]
+        latest_s: float | None = None
         try:
             for packet in self._container.demux(*pictures, *self.sound):
-                if packet.dts is None or packet.is_corrupt:
+                start_s = _start_s(packet)
+                latest_s = start_s if latest_s is None else latest_s
+                if packet.dts is None or packet.is_corrupt or start_s > latest_s + _AHEAD_S:
                     continue
+                latest_s = max(latest_s, start_s)
                 zero = round(self._zero_s / packet.time_base)
                 packet.dts -= zero
                 packet.pts = packet.dts if packet.pts is None else packet.pts - zero

@@ -35,9 +35,9 @@ _TEXT_ART = ("ansi", "bintext", "idf", "xbin")
 # cut short only if it ends this much early.
 _ROUNDING_S = 0.25
 
-# A time stamp this far back begins a new count, as where recordings were joined; a smaller step back is a slip of the
-# muxer's, after which the old count goes on.
-_NEW_COUNT_S = 1.0
+# A time stamp this far back, or ahead, begins a new count: recordings were joined, or the stamp is damaged. A smaller
+# step back is a slip of the muxer's, after which the old count goes on.
+_BACK_S, _AHEAD_S = 1.0, 3600.0
 
 
 # Counter-clockwise, as PyAV counts.
@@ -161,25 +161,25 @@ class _Clock:
     def __init__(self, time_base: Fraction, fps: Fraction | None) -> None:
         self.mended = 0
         self._frame = max(1, round(1 / ((fps or 25) * time_base)))  # 25: what FFmpeg takes for streams without a rate
-        self._new_count = round(_NEW_COUNT_S / time_base)
-        self._offset = 0
+        self._back, self._ahead = round(_BACK_S / time_base), round(_AHEAD_S / time_base)
+        self._offset = 0  # from stamps to ticks
         self._last: int | None = None
         self._last_pts = self._last_dts = -sys.maxsize
         self._trust = 0  # how often dts ran backwards, less how often pts did
 
     def __call__(self, picture: VideoFrame) -> int:
         stamp = self._stamp(picture.pts, picture.dts)
-        tick = None if stamp is None else stamp + self._offset
-        if tick is None:
-            tick = 0 if self._last is None else self._last + self._frame
-            self.mended += 1
-        elif self._last is not None and tick <= self._last:
-            if tick < self._last - self._new_count:
-                self._offset += self._last + self._frame - tick
-                tick = self._last + self._frame
-            else:
-                tick = self._last + 1
-            self.mended += 1
+        step = 0 if stamp is None or self._last is None else stamp + self._offset - self._last
+        if self._last is None:
+            tick = stamp or 0
+        elif stamp is None:
+            tick = self._last + self._frame
+        elif -self._back < step <= self._ahead:
+            tick = self._last + max(step, 1)
+        else:
+            tick = self._last + self._frame
+            self._offset = tick - stamp
+        self.mended += stamp is None or (self._last is not None and tick != self._last + step)
         self._last = tick
         return tick
 
