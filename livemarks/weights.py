@@ -12,7 +12,7 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -152,10 +152,12 @@ def _is_size(value: Any) -> bool:
 
 def _is_options(value: Any) -> bool:
     """Keyword arguments: identifiers, each with a plain value or a list of plain values."""
-    plain = (str, int, float, bool)
-    return isinstance(value, Mapping) and all(
-        key.isidentifier()
-        and (isinstance(item, plain) or (isinstance(item, list) and all(isinstance(part, plain) for part in item)))
+
+    def plain(item: Any) -> bool:
+        return isinstance(item, (str, bool)) or (_is_number(item) and abs(item) < 1e6)  # channels, layers, pixels
+
+    return isinstance(value, dict) and all(
+        key.isidentifier() and (plain(item) or (isinstance(item, list) and all(plain(part) for part in item)))
         for key, item in value.items()
     )
 

@@ -79,6 +79,7 @@ def test_every_card_field_is_checked() -> None:
         {"margin": 10**400},
         {"options": {"width": None}},
         {"options": {"not a name": 1}},
+        {"options": {"depths": [2, 10**9]}},
         {"options": []},
         {"data": "300-W"},
         {"terms": "\x1b]0;title\x07"},

@@ -1,0 +1,62 @@
+"""A cache of built engines: files in the user's cache folder that are whole, or built again."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def folder() -> Path:
+    """The cache folder of livemarks, by the customs of the system."""
+    if sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    else:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return base / "livemarks"
+
+
+def key(*parts: object) -> str:
+    """A name for all that an engine depends on: any other version, device or shape has another one."""
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
+
+
+def load_or_build(file: Path, load: Callable[[Path], T], build: Callable[[Path], None]) -> T:
+    """What `load` makes of `file`; a file that is absent, damaged or refused is deleted and made by `build` first."""
+    if _is_whole(file):
+        try:
+            return load(file)
+        except (RuntimeError, ValueError, OSError):  # what PyTorch raises for a file it can't use
+            pass
+    for leftover in (file, _sum_file(file)):
+        leftover.unlink(missing_ok=True)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_name(f"{os.getpid()}-{file.name}")  # two programs may build at once; the last one stays
+    try:
+        build(temporary)
+        digest = _digest(temporary)
+        os.replace(temporary, file)
+        _sum_file(file).write_text(digest, "ascii")
+    finally:
+        temporary.unlink(missing_ok=True)
+    return load(file)
+
+
+def _is_whole(file: Path) -> bool:
+    try:
+        return _sum_file(file).read_text("ascii") == _digest(file)
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def _digest(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def _sum_file(file: Path) -> Path:
+    return file.with_name(file.name + ".sha256")

@@ -1,0 +1,92 @@
+"""A net in PyTorch, made from a model file: the architecture its card names, the parameters its graph carries."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from numpy.typing import NDArray
+from onnx import numpy_helper
+from torch import Tensor, nn
+
+from livemarks import plugins
+from livemarks.backends._common import check_size, choose, scheme_of
+from livemarks.types import F32, U8, Card, LivemarksError
+
+# A counter that PyTorch's batch normalisation keeps while training, and a graph for inference doesn't.
+_TRAINING_ONLY = "num_batches_tracked"
+
+
+def open_net(path: Path, card: Card) -> nn.Module:
+    """The net of a model file, in float32 on the CPU. Raises LivemarksError if the file isn't what its card says."""
+    check_size(path)
+    try:
+        values = {t.name: _array(t) for t in onnx.load(path, load_external_data=False).graph.initializer}
+    except (DecodeError, ValueError, TypeError) as error:
+        raise LivemarksError(f"{path} is no ONNX model, or a damaged one") from error
+    build = plugins.load("models", card.architecture)
+    try:
+        with torch.device("meta"):  # shapes without memory, until the file proves that it holds what its card claims
+            net: nn.Module = build(scheme_of(card), **card.options)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise LivemarksError(f"{path}: its card's options build no {card.architecture} net: {error}") from error
+    state = {}
+    for name, claimed in net.state_dict().items():
+        value = np.zeros((), np.int64) if name.endswith(_TRAINING_ONLY) else values.get(name)
+        if value is None or value.shape != tuple(claimed.shape):
+            raise LivemarksError(f"{path} holds no {tuple(claimed.shape)} parameter {name}; export the net again")
+        state[name] = torch.from_numpy(value).to(claimed.dtype)
+    net.load_state_dict(state, assign=True)
+    return net.eval().requires_grad_(False)
+
+
+def on(device: torch.device | str, net: nn.Module) -> nn.Module:
+    """Moves a net to a device, its weights laid out as convolutions like them."""
+    moved: nn.Module = net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return moved
+
+
+def _array(tensor: Any) -> NDArray[Any]:
+    return np.array(numpy_helper.to_array(tensor))  # a copy, since PyTorch wants to be able to write
+
+
+class Mixed(nn.Module):
+    """A net whose convolutions and matrix products run in float16, on CUDA."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, crops: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        # Without a cache of cast weights, which a captured graph would keep pointing into.
+        with torch.autocast("cuda", torch.float16, cache_enabled=False):
+            answer: tuple[Tensor, Tensor, Tensor] = self.net(crops)
+        return answer
+
+
+class Eager:
+    """The runner of backend `torch`."""
+
+    def __init__(self, path: Path, card: Card, device: str, threads: int | None, precision: str) -> None:
+        there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+        device = choose("device", device, tuple(name for name, works in there.items() if works), "torch")
+        precision = choose("precision", precision, ("fp32", "fp16") if device == "cuda" else ("fp32",), "torch")
+        if threads is not None:
+            torch.set_num_threads(threads)
+        self._device = torch.device(device)
+        net = on(self._device, open_net(path, card))
+        self._net = Mixed(net) if precision == "fp16" else net
+        self.label = f"torch ({device}, {precision})"
+
+    def __call__(self, crops: U8) -> tuple[F32, F32, F32]:
+        # TensorFloat-32, CUDA's default in convolutions, keeps 10 bits: not the float32 that a yardstick promises.
+        with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False):
+            xy, sigma, presence = self._net(torch.tensor(crops, device=self._device))
+        return xy.cpu().numpy(), sigma.cpu().numpy(), presence.cpu().numpy()
+
+    def close(self) -> None:
+        """Memory goes with the last reference."""

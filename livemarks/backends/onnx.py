@@ -1,0 +1,95 @@
+"""ONNX Runtime: the default, on the CPU, and the only backend that a plain install needs."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from onnxruntime.capi import onnxruntime_pybind11_state as _state
+
+from livemarks.backends._common import check_answer, check_size, choose
+from livemarks.types import F32, U8, Card, LivemarksError, Runner
+
+_OUTPUTS = ["xy", "sigma", "presence"]
+
+# ONNX Runtime's exceptions have no common base of their own.
+_ERRORS = tuple(e for e in vars(_state).values() if isinstance(e, type) and issubclass(e, Exception))
+
+# Device -> execution provider. `auto` takes the first that this build of ONNX Runtime has; a CUDA or DirectML build is
+# something one installs on purpose. CoreML is in every build for macOS, and is used when asked for by name: with a free
+# batch size it hands most of a small net back to the CPU.
+_PROVIDERS = {
+    "cuda": "CUDAExecutionProvider",
+    "directml": "DmlExecutionProvider",
+    "cpu": "CPUExecutionProvider",
+    "coreml": "CoreMLExecutionProvider",
+}
+
+
+def load(
+    path: Path, card: Card, *, device: str = "auto", threads: int | None = None, precision: str = "auto"
+) -> Runner:
+    """A net on ONNX Runtime.
+
+    device: auto, cpu, cuda, directml or coreml, as far as this build of ONNX Runtime has them. threads: None takes
+    default_threads(). precision: fp32 alone, as the graph has it.
+    """
+    available = onnxruntime.get_available_providers()
+    device = choose("device", device, tuple(d for d, provider in _PROVIDERS.items() if provider in available), "onnx")
+    choose("precision", precision, ("fp32",), "onnx")
+    return _Session(path, card, device, threads or default_threads())
+
+
+def default_threads() -> int:
+    """Two, or one where there is one core."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(2, cores)
+
+
+class _Session:
+    def __init__(self, path: Path, card: Card, device: str, threads: int) -> None:
+        check_size(path)
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4  # fatal alone: errors are raised as well
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        # A thread that waits for the next frame by spinning keeps a core from whoever decodes and draws.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        if device == "directml":
+            options.enable_mem_pattern = False  # DirectML's documentation demands it
+        try:
+            self._session = onnxruntime.InferenceSession(str(path), options, providers=[_PROVIDERS[device]])
+        except _ERRORS as error:
+            raise LivemarksError(f"ONNX Runtime cannot load {path}: {_one_line(error)}") from error
+        if device == "cuda" and "CUDAExecutionProvider" not in self._session.get_providers():
+            raise LivemarksError("ONNX Runtime cannot start CUDA: are its CUDA and cuDNN versions installed?")
+        _check_input(self._session, path, card)
+        on = f"cpu, {threads} thread{'s' if threads > 1 else ''}" if device == "cpu" else device
+        self.label = f"onnx ({on})"
+        check_answer(self(np.zeros((2, *card.size_hw, 3), np.uint8)), 2, card)
+
+    def __call__(self, crops: U8) -> tuple[F32, F32, F32]:
+        try:
+            xy, sigma, presence = self._session.run(_OUTPUTS, {"crops": np.ascontiguousarray(crops)})
+        except _ERRORS as error:
+            raise LivemarksError(f"ONNX Runtime cannot run this net: {_one_line(error)}") from error
+        return xy, sigma, presence
+
+    def close(self) -> None:
+        """The session frees itself with the last reference."""
+
+
+def _check_input(session: onnxruntime.InferenceSession, path: Path, card: Card) -> None:
+    """Raises LivemarksError unless the graph takes crops of the size on its card, and gives what the contract names."""
+    inputs = {value.name: (value.type, value.shape[1:]) for value in session.get_inputs()}
+    want = {"crops": ("tensor(uint8)", [*card.size_hw, 3])}
+    if inputs != want:
+        raise LivemarksError(f"{path} takes {inputs}, but its card means {want}: no model of ours")
+    if missing := set(_OUTPUTS) - {value.name for value in session.get_outputs()}:
+        raise LivemarksError(f"{path} has no output {', '.join(sorted(missing))}: no model of ours")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
