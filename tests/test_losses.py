@@ -6,17 +6,19 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="training needs the train extra")
 
+from torch import Tensor  # noqa: E402
+
 from livemarks.models._net import Raw, soft_argmax  # noqa: E402
 from livemarks.train import losses  # noqa: E402
 
 SIZE = (128, 128)
 
 
-def _raw(xy: "torch.Tensor", heat: "torch.Tensor | None" = None) -> Raw:
+def _raw(xy: Tensor, heat: Tensor | None = None) -> Raw:
     return Raw(xy, torch.zeros(xy.shape[:2]), torch.zeros(len(xy)), heat)
 
 
-def _peak(xy: "torch.Tensor", cells: int, stride: float, width: float = 1.2) -> "torch.Tensor":
+def _peak(xy: Tensor, cells: int, stride: float, width: float = 1.2) -> Tensor:
     """Logits whose softmax is a Gaussian around each point."""
     at = torch.arange(cells) * stride + (stride - 1) / 2
     near = (at[None, None, None, :] - xy[:, :, 0, None, None]) ** 2 + (
