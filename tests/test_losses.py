@@ -24,7 +24,8 @@ def _peak(xy: Tensor, cells: int, stride: float, width: float = 1.2) -> Tensor:
     near = (at[None, None, None, :] - xy[:, :, 0, None, None]) ** 2 + (
         at[None, None, :, None] - xy[:, :, 1, None, None]
     ) ** 2
-    return -near / (2 * (width * stride) ** 2)
+    logits: Tensor = -near / (2 * (width * stride) ** 2)
+    return logits
 
 
 @pytest.mark.parametrize("name", ["mse", "wing"])
