@@ -86,7 +86,7 @@ def make_clip(
     with av.open(str(path), "w", format=format, container_options=container_options or {}) as muxer:
         if cover:
             art = muxer.add_stream("mjpeg", rate=1, width=32, height=32, pix_fmt="yuvj420p")
-            art.disposition = Disposition.attached_pic
+            art.disposition = Disposition.attached_pic.value
             picture = VideoFrame.from_ndarray(np.full((32, 32, 3), 90, np.uint8), format="bgr24")
             cover_packets = [*art.encode(picture), *art.encode(None)]
         tracks = [muxer.add_stream(sound_codec, rate=SOUND_HZ) for _ in range(sounds)]

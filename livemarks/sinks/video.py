@@ -14,7 +14,7 @@ import av
 import cv2
 import numpy as np
 from av.container import InputContainer
-from av.error import ArgumentError, FFmpegError, InvalidDataError, PatchWelcomeError
+from av.error import FFmpegError
 from av.packet import Packet
 from av.stream import Stream
 from av.video.frame import VideoFrame
@@ -230,7 +230,9 @@ class _Film:
             packet.stream = track
             try:
                 self._muxer.mux(packet)
-            except (ArgumentError, InvalidDataError, PatchWelcomeError):  # what a full disk never raises
+            except FFmpegError as error:
+                if isinstance(error, OSError):  # a full disk, not a bad packet
+                    raise
                 self._note("some of the sound is damaged and was left out")
 
     def _note(self, line: str) -> None:

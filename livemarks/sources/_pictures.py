@@ -11,11 +11,6 @@ from av.video.reformatter import Interpolation, VideoReformatter
 
 from livemarks.types import U8
 
-# For FFmpeg's option max_pixels, so that a damaged header can't claim all memory. No camera's picture is larger: the
-# largest on sale have 151 million, and 16K video 133 million.
-MAX_PIXELS = 160_000_000
-
-
 # How stored pixels (x, y) are to be shown, but for a shift: at (a x + c y, b x + d y). The rows of a display matrix.
 Turn = tuple[int, int, int, int]  # a, b, c, d
 
@@ -33,7 +28,7 @@ class Canvas:
         first: VideoFrame,
         turn: Turn,
         pixel_aspect: Fraction | None = None,
-        scaling: Interpolation = Interpolation.BILINEAR,
+        scaling: int = Interpolation.BILINEAR,
     ) -> None:
         self._stored_wh = _square(first.width, first.height, pixel_aspect or Fraction(1))
         self._scaling = scaling

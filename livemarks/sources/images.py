@@ -13,16 +13,16 @@ from pathlib import Path
 
 import av
 from av.error import FFmpegError
-from av.video.reformatter import Interpolation
 
-from livemarks.sources._pictures import MAX_PIXELS, Canvas, Turn
+from livemarks.sources._pictures import Canvas, Turn
 from livemarks.types import U8, Frame, LivemarksError, SourceInfo
 
 # What is taken from a folder. A file that is named may be called anything.
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
-# The slow and exact way, since a picture is looked at once, and JPEGs should look as they did in training.
-_SCALING = Interpolation.BICUBIC | Interpolation.FULL_CHR_H_INT | Interpolation.ACCURATE_RND
+# The slow and exact way, since a picture is looked at once, and JPEGs should look as they did in training: swscale's
+# SWS_BICUBIC, SWS_FULL_CHR_H_INT and SWS_ACCURATE_RND, of which PyAV before 18 has no names.
+_SCALING = 0x4 | 0x2000 | 0x40000
 
 
 # By Exif's orientation (Exif 2.32, 4.6.4): how to show what is stored.
@@ -102,7 +102,7 @@ def _read(file: Path) -> U8:
     """(H, W, 3) BGR. LivemarksError if the file isn't an image."""
     try:
         data = file.read_bytes()
-        with av.open(io.BytesIO(data), "r", options={"max_pixels": str(MAX_PIXELS)}) as container:
+        with av.open(io.BytesIO(data), "r") as container:
             format = container.format.name
             if not (format.endswith("_pipe") or format in ("image2", "gif")):
                 raise LivemarksError(f"{file} is no image; `livemarks video` reads videos")
@@ -111,8 +111,8 @@ def _read(file: Path) -> U8:
     except OSError as error:
         raise LivemarksError(f"{file} can't be read: {error.strerror}") from error
     except (FFmpegError, StopIteration) as error:
-        limit = f"or has more than {MAX_PIXELS // 1_000_000} million pixels"
-        raise LivemarksError(f"{file} can't be read as an image: it is none, is damaged, {limit}") from error
+        why = "it is none, is damaged, or has more than 268 million pixels"  # which FFmpeg refuses to take memory for
+        raise LivemarksError(f"{file} can't be read as an image: {why}") from error
 
 
 def _orientation(data: bytes) -> int:

@@ -22,7 +22,7 @@ from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from livemarks.sources._pictures import MAX_PIXELS, Canvas, Turn
+from livemarks.sources._pictures import Canvas, Turn
 from livemarks.types import U8, Frame, LivemarksError, SourceInfo
 
 # FFmpeg's flag AVFMT_TS_DISCONT of formats whose time stamps may start anywhere.
@@ -222,9 +222,9 @@ def _open(file: Any, name: str) -> InputContainer:
         file = f"file:{file}"  # or a colon in its name would make it an address
     # FFmpeg is silent in PyAV unless someone asks for its log. Lists of other media (.m3u8, .sdp) may not lead anywhere
     # but to files: nothing is ever fetched.
-    options = {"protocol_whitelist": "file,pipe", "max_pixels": str(MAX_PIXELS)}
+    options = {"protocol_whitelist": "file,pipe"}
     try:
-        container: InputContainer = av.open(file, "r", options=options, metadata_errors="replace")
+        container: InputContainer = av.open(file, "r", container_options=options, metadata_errors="replace")
     except FileNotFoundError:
         raise LivemarksError(f"{name}: there is no such file") from None
     except PermissionError:
