@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import os
 import subprocess
 import sys
 import threading
@@ -317,6 +318,19 @@ def test_standard_input(tmp_path: Path, name: str) -> None:
             run = subprocess.run([sys.executable, "-c", COUNT], stdin=stdin, capture_output=True, check=True)
     assert run.stdout.decode().split() == ["20", "None"]
     assert run.stderr == b""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a named pipe")
+def test_a_named_pipe_is_read_once(tmp_path: Path) -> None:
+    """A sink that opened it again, for the sound, would wait for ever."""
+    clip = media.make_clip(tmp_path / "a.mkv", 20).read_bytes()
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(target=(tmp_path / "pipe").write_bytes, args=(clip,))
+    writer.start()
+    images, _, source = read(tmp_path / "pipe")
+    writer.join()
+    assert len(images) == 20
+    assert source.info.path is None
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows can't wait for a pipe and something else")

@@ -56,7 +56,6 @@ _EDIT_S = 0.002
 # FFmpeg's flag AVFMT_TS_DISCONT of formats whose time stamps may start anywhere; sources.video treats them alike.
 _NO_ZERO = 0x0200
 
-
 # A packet of sound further ahead than this has a damaged time stamp; sources.video trusts frames as far.
 _AHEAD_S = 3600.0
 
@@ -93,8 +92,6 @@ class Sink:
         try:
             if self._film is None:
                 self._film = self._begin(picture)
-            if (picture.shape[1], picture.shape[0]) != self._film.size_wh:
-                picture = self._scaled(picture, self._film.size_wh)
             self._film.add(picture, t_s)
         except FFmpegError as error:
             self._broken = True
@@ -127,13 +124,6 @@ class Sink:
                 self.notices.append(f"the sound of {self._info.path} can't be copied: {error.strerror}")
         return film(None, self.notices)
 
-    def _scaled(self, picture: U8, size_wh: tuple[int, int]) -> U8:
-        width, height = size_wh
-        notice = f"{self._path}: frames of another size than the first were scaled to {width}x{height}"
-        if notice not in self.notices:
-            self.notices.append(notice)
-        return np.asarray(cv2.resize(picture, size_wh, interpolation=cv2.INTER_AREA), np.uint8)
-
 
 class _Film:
     """A video file in the making. Everything raises PyAV's FFmpegError, if the disk is full for one."""
@@ -148,7 +138,7 @@ class _Film:
         original: _Original | None,
         notices: list[str],
     ) -> None:
-        self.size_wh = size_wh
+        self._size_wh = size_wh
         self._notices = notices
         self._tick_s = tick_s
         self._frame_s = float(1 / (fps or _FPS))
@@ -183,10 +173,13 @@ class _Film:
         self._muxer.start_encoding()
 
     def add(self, image: U8, t_s: float) -> None:
-        """An image of size_wh, and the sound up to it."""
+        """An image, and the sound up to it."""
         self._tick = max(round(Fraction(t_s) / self._tick_s), self._tick + 1)  # a camera may give two within one tick
         self._t_s = t_s
-        width, height = self.size_wh
+        width, height = self._size_wh
+        if (image.shape[1], image.shape[0]) != self._size_wh:
+            self._note(f"frames of another size than the first were scaled to {width}x{height}")
+            image = np.asarray(cv2.resize(image, self._size_wh, interpolation=cv2.INTER_AREA), np.uint8)
         if width % 2 or height % 2:
             image = np.asarray(cv2.copyMakeBorder(image, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE), np.uint8)
         # Not by FFmpeg: cv2 is five times faster and loses less (round trip 46 dB instead of 41).
@@ -224,7 +217,8 @@ class _Film:
             track = self._tracks.get(packet.stream_index)
             if track is None or packet.dts is None or packet.dts * packet.time_base < self._sound_from_s:
                 continue
-            if packet.dts <= self._dts.get(track.index, -sys.maxsize):  # a muxer refuses sound that runs backwards
+            if packet.dts <= self._dts.get(track.index, -sys.maxsize):
+                self._note("some of the sound runs backwards in time and was left out")
                 continue
             self._dts[track.index] = packet.dts
             packet.stream = track
@@ -236,6 +230,7 @@ class _Film:
                 self._note("some of the sound is damaged and was left out")
 
     def _note(self, line: str) -> None:
+        """Once."""
         if line not in self._notices:
             self._notices.append(line)
 

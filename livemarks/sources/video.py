@@ -39,7 +39,6 @@ _ROUNDING_S = 0.25
 # step back is a slip of the muxer's, after which the old count goes on.
 _BACK_S, _AHEAD_S = 1.0, 3600.0
 
-
 # Counter-clockwise, as PyAV counts.
 _QUARTER_TURNS: tuple[Turn, ...] = ((1, 0, 0, 1), (0, -1, 1, 0), (-1, 0, 0, -1), (0, 1, -1, 0))
 
@@ -83,7 +82,7 @@ class Source:
             fps,
             self._stream.frames or _expected(self._container, self._stream, fps),
             live=False,
-            path=None if path == "-" else path,
+            path=path if os.path.isfile(path) else None,  # a pipe can't be read a second time for its sound
             time_base=self._time_base,
         )
 
@@ -198,6 +197,8 @@ class _StandardInput:
     """Standard input, for PyAV to read. A blocked read can be interrupted, where the system can do that."""
 
     def __init__(self) -> None:
+        if sys.stdin is None or sys.stdin.isatty():
+            raise LivemarksError("standard input holds no video; pipe one in, or name a file")
         self._wake_reader, self._wake_writer = os.pipe()
         # A file that was redirected can be searched as well as read, which some videos need. Windows can't wait for a
         # pipe and for something else.
