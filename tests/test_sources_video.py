@@ -98,6 +98,7 @@ def test_missing_time_stamps_are_made_from_the_rate(tmp_path: Path) -> None:
     _, times, source = read(media.make_clip(tmp_path / "raw.h264", 12, format="h264"))
     assert times == pytest.approx([i / 25 for i in range(12)], abs=1e-9)
     assert "12 frames had no time stamp" in source.notices[0]
+    assert not source.damaged
 
 
 def test_mixed_up_time_stamps_are_put_in_order(tmp_path: Path) -> None:
@@ -200,6 +201,7 @@ def test_a_file_cut_short_gives_its_good_frames_and_says_what_is_lost(tmp_path: 
     assert 40 < len(images) < 80
     assert all(np.array_equal(*pair) for pair in zip(images[:40], whole, strict=False))
     assert times[-1] == pytest.approx((len(images) - 1) / 25, abs=0.002)
+    assert source.damaged
     (notice,) = source.notices
     assert f"{path} is damaged: it ends after" in notice
     assert abs(int(notice.split(" s, ")[1].split()[0]) + len(images) - 100) <= 3

@@ -48,12 +48,13 @@ class Source:
 
     t_s is the time stamp that the file holds, uneven or not; only formats whose clock has no zero, as MPEG-TS, count
     from their first packet. Frames are as a player shows them (see _pictures.Canvas), of the best video stream; a cover
-    picture is none. A damaged file gives what can be decoded, and `notices` says how much could not. The same file
-    always gives the same frames, bit by bit.
+    picture is none. A damaged file gives what can be decoded; then `damaged` is True, and `notices` says what is lost.
+    The same file always gives the same frames, bit by bit.
     """
 
     def __init__(self, path: str) -> None:
         self.notices: list[str] = []
+        self.damaged = False
         self._input = None if path != "-" else _StandardInput()
         name = "standard input" if path == "-" else path
         self._container = _open(path, name) if self._input is None else _open(self._input.file, name)
@@ -149,6 +150,7 @@ class Source:
         if self._marred:
             damage.append(f"{_frames(self._marred)} marred")
         if damage:
+            self.damaged = True
             self.notices.append(f"{name} is damaged: {'; '.join(damage)}")
         if mended:
             self.notices.append(f"{name}: {_frames(mended)} had no time stamp, or one that ran backwards; mended")
