@@ -380,6 +380,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--peer-python", action="append", default=[], metavar="PEER=PATH", help="interpreter that has the peer")
     add("--mediapipe-map", type=Path, metavar="NPZ", help="linear map from MediaPipe's 478 points to the 68")
     add("--json", action="store_true", help="print JSON instead of tables")
+    add("--card", action="store_true", help="write the scores into the nets' own files, too")
     add("--worst", type=Path, metavar="PNG", help="draw the 25 worst faces of the first row")
     options = parser.parse_args(arguments)
     options.box = options.box or list(BOXES)
@@ -388,6 +389,17 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     if unknown := ({*options.peers, *options.peer_python} - {"dlib", "mediapipe"}):
         parser.error(f"no peer is called {', '.join(sorted(unknown))}; there are: dlib, mediapipe")
     return options
+
+
+def note(rows: list[dict[str, Any]]) -> None:
+    """Writes each net's NME (RMSE where it has none) into its card. SHA256SUMS must be made anew after that."""
+    from livemarks.train.export import add_scores  # needs onnx
+
+    for row in rows:
+        if not row["backend"]:
+            continue  # a peer
+        unit, said = ("nme_percent", "NME %") if row.get("nme_percent") is not None else ("rmse_px", "RMSE px")
+        add_scores(weights.find(row["model"]), {f"{row['set']} {said}, {row['box']} box": round(row[unit], 2)})
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -403,6 +415,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except LivemarksError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    if options.card:
+        note(rows)
     if options.json:
         print(json.dumps({"livemarks": __version__, "rows": rows}, indent=1))
     else:

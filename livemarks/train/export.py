@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from onnx import numpy_helper
 
 from livemarks.models._net import LandmarkNet
 from livemarks.types import Card, LivemarksError
-from livemarks.weights import CARD_KEY, card_to_json
+from livemarks.weights import CARD_KEY, card_to_json, read_card
 
 _OPSET = 18
 _SMALL = 64  # numbers; shorter ones stay float32
@@ -57,6 +58,21 @@ def export(net: LandmarkNet, card: Card, path: Path) -> None:
         del value.metadata_props[:]
     del model.graph.metadata_props[:]
     onnx.checker.check_model(model, full_check=True)
+    _write(model, path)
+
+
+def add_scores(path: Path, scores: dict[str, float]) -> None:
+    """Writes measured scores into the card of a model file, over those of the same name; its numbers stay as they are.
+
+    Raises LivemarksError if the file is no model.
+    """
+    card = read_card(path)
+    model = onnx.load(path)
+    onnx.helper.set_model_props(model, {CARD_KEY: card_to_json(replace(card, scores={**card.scores, **scores}))})
+    _write(model, path)
+
+
+def _write(model: onnx.ModelProto, path: Path) -> None:
     temporary = path.with_name(path.name + ".part")
     temporary.write_bytes(model.SerializeToString(deterministic=True))
     os.replace(temporary, path)

@@ -133,7 +133,7 @@ def finish(recipe: Recipe, scheme: Scheme, net: LandmarkNet, held: FaceTensors, 
         options=dict(recipe.options),
         data=sets,
         terms=recipe.terms,
-        scores={name: round(value, 5) for name, value in scores.items()},
+        scores={"held-out error %": round(scores["val_error"], 2), "held-out RMSE px": round(scores["val_rmse_px"], 2)},
         command=f"livemarks train {recipe.name} --data DIR",
         notes=recipe.notes,
     )
