@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from livemarks.types import F64, Landmarks, LivemarksError, Scheme, Smoother
+from livemarks.types import F32, F64, Landmarks, LivemarksError, Scheme, Smoother
 
 # After a pause this long, or a jump back, the past says nothing: start anew.
 _PAUSE_S = 0.5
@@ -25,13 +25,15 @@ _NOMINAL_S = 1 / 30
 # Eyelids and lips weigh this little in the fit of the whole face's movement: they move by themselves.
 _LIGHT_WEIGHT = 0.3
 # ... and may move this many times as freely as the other points.
-_LIGHT_FREEDOM = 1.5
+_LIGHT_FREEDOM = 2.0
 # A face's whole is known this much better than one of its points: their errors are alike, or it would be sqrt(68).
 _RIGID_GAIN = 2.0
 # A face that grows or shrinks by more than this from one frame to the next is another face.
 _MAX_GROWTH = 1.5
-# Sigmas outside these fractions of the face's size (rms radius of its points) are an uncalibrated net's.
-_SIGMA_RANGE = (0.005, 0.1)
+# A sigma says how far a point may be off, most of which is steady; its trembling grows more slowly, about as the cube
+# root (exponents of 0, 1/3, 0.6 and 1 tried on talking_face_a), from this one on: a good net's, in fractions of the
+# face's size, which is the rms radius of its points. Sigmas beyond so many times that are an uncalibrated net's.
+_USUAL_SIGMA, _SIGMA_RANGE = 0.02, (0.1, 10.0)
 # Low-pass of the velocity that `extrapolate_s` goes on with: slower than the points, because it magnifies noise.
 _VELOCITY_CUTOFF_HZ = 3.0
 
@@ -88,7 +90,7 @@ class OneEuro:
             dt_s = _NOMINAL_S
 
         # The similarity from the smoothed points to the new ones: least squares, weighted by certainty.
-        sigma = landmarks.sigma.astype(np.float64)
+        sigma = self._tremble(landmarks.sigma)
         weight = self._weight / (sigma * sigma)
         weight /= weight.sum()
         old_mean, new_mean = weight @ self._at, weight @ new
@@ -98,15 +100,12 @@ class OneEuro:
         growth = complex(pull @ new) / spread if spread > 0 else 1 + 0j
         if not 1 / _MAX_GROWTH < abs(growth) < _MAX_GROWTH:
             return self._restart(landmarks, new + new_mean)
-        radius = math.sqrt(spread)
-        if radius > 0:
-            sigma = np.clip(sigma, _SIGMA_RANGE[0] * radius, _SIGMA_RANGE[1] * radius)
 
         # The whole: shift and turn, each let through as far as its gap in sigmas says.
-        unit = float(np.median(sigma)) / _RIGID_GAIN
+        unit = float(sigma.mean()) / _RIGID_GAIN
         shift, turn = complex(new_mean - old_mean), complex(np.log(growth))
         shift *= self._rigid_share(abs(shift) / unit, dt_s)
-        turn *= self._rigid_share(abs(turn) * radius / unit, dt_s)
+        turn *= self._rigid_share(abs(turn) * math.sqrt(spread) / unit, dt_s)
         turned = complex(np.exp(turn))
 
         # The points within it.
@@ -124,6 +123,16 @@ class OneEuro:
         self._turn_per_s += share * (turn / dt_s - self._turn_per_s)
         ahead = np.exp(self._turn_per_s * self._extrapolate_s)
         return _moved(landmarks, mean + self._shift_per_s * self._extrapolate_s + ahead * within)
+
+    def _tremble(self, sigma: F32) -> F64:
+        """(N,) px: by how much each point may tremble, going by the net's sigma."""
+        assert self._at is not None
+        own = self._at - self._at.mean()
+        usual = _USUAL_SIGMA * math.sqrt(float(np.vdot(own, own).real) / len(own))
+        if usual == 0:  # one point has no size to go by
+            return sigma.astype(np.float64)
+        tempered: F64 = np.cbrt(np.clip(sigma / usual, *_SIGMA_RANGE)) * usual
+        return tempered
 
     def _rigid_share(self, gap_sigmas: float, dt_s: float) -> float:
         return _share(self._rigid_cutoff_hz + self._rigid_beta_hz * gap_sigmas * gap_sigmas, dt_s)
@@ -147,9 +156,9 @@ def _moved(landmarks: Landmarks, at: NDArray[np.complex128]) -> Landmarks:
 
 # Chosen on bench/stability.py's plot of flicker against lag.
 _PRESETS: dict[str, dict[str, float]] = {
-    "light": {"cutoff_hz": 1.0, "beta_hz": 2.0, "rigid_cutoff_hz": 15.0, "rigid_beta_hz": 5.0},
-    "medium": {"cutoff_hz": 0.3, "beta_hz": 1.0, "rigid_cutoff_hz": 7.0, "rigid_beta_hz": 5.0},
-    "strong": {"cutoff_hz": 0.15, "beta_hz": 0.5, "rigid_cutoff_hz": 2.0, "rigid_beta_hz": 2.0},
+    "light": {"cutoff_hz": 2.0, "beta_hz": 3.0, "rigid_cutoff_hz": 20.0, "rigid_beta_hz": 30.0},
+    "medium": {"cutoff_hz": 0.6, "beta_hz": 1.0, "rigid_cutoff_hz": 9.0, "rigid_beta_hz": 12.0},
+    "strong": {"cutoff_hz": 0.2, "beta_hz": 0.5, "rigid_cutoff_hz": 3.0, "rigid_beta_hz": 4.0},
 }
 PRESETS = ("off", *_PRESETS)
 
