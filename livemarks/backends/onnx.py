@@ -6,6 +6,11 @@ import os
 from pathlib import Path
 
 import numpy as np
+
+# Newer ones send reports to Microsoft otherwise, and keep a number for this machine in the user's cache folder.
+# Docs: Privacy.md, in the wheel.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # read once, when it is loaded
+
 import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as _state
 
@@ -14,8 +19,8 @@ from livemarks.types import F32, U8, Card, LivemarksError, Runner
 
 _OUTPUTS = ["xy", "sigma", "presence"]
 
-# ONNX Runtime's exceptions have no common base of their own.
-_ERRORS = tuple(e for e in vars(_state).values() if isinstance(e, type) and issubclass(e, Exception))
+# ONNX Runtime's exceptions have no common base of their own. UnicodeDecodeError: a damaged file's names aren't text.
+_ERRORS = (*(e for e in vars(_state).values() if isinstance(e, type) and issubclass(e, Exception)), UnicodeDecodeError)
 
 # Device -> execution provider. `auto` takes the first that this build of ONNX Runtime has; a CUDA or DirectML build is
 # something one installs on purpose. CoreML is in every build for macOS, and is used when asked for by name: with a free
@@ -60,12 +65,15 @@ class _Session:
         if device == "directml":
             options.enable_mem_pattern = False  # DirectML's documentation demands it
         try:
-            self._session = onnxruntime.InferenceSession(str(path), options, providers=[_PROVIDERS[device]])
+            # Its fallback would print on standard output, where landmarks may go, and try the same once more.
+            self._session = onnxruntime.InferenceSession(
+                str(path), options, providers=[_PROVIDERS[device]], enable_fallback=0
+            )
+            _check_input(self._session, path, card)
         except _ERRORS as error:
             raise LivemarksError(f"ONNX Runtime cannot load {path}: {_one_line(error)}") from error
         if device == "cuda" and "CUDAExecutionProvider" not in self._session.get_providers():
             raise LivemarksError("ONNX Runtime cannot start CUDA: are its CUDA and cuDNN versions installed?")
-        _check_input(self._session, path, card)
         on = f"cpu, {threads} thread{'s' if threads > 1 else ''}" if device == "cpu" else device
         self.label = f"onnx ({on})"
         check_answer(self(np.zeros((2, *card.size_hw, 3), np.uint8)), 2, card)
