@@ -35,6 +35,10 @@ COMMANDS = {
     "completion": "print a script that completes these commands and options in your shell",
 }
 
+# MediaPipe reports its use to play.googleapis.com (github.com/google-ai-edge/mediapipe/issues/6291) by libcurl, and has
+# no switch for that. A proxy that refuses keeps it home. OpenCV's FFmpeg doesn't ask this variable for its streams.
+_NOWHERE = "http://127.0.0.1:9"  # RFC 863's discard port
+
 _EPILOG = (
     "`livemarks COMMAND --help` lists a command's options. Exit status: 0 done; 1 livemarks itself failed, or doctor "
     "found something broken; 2 the input, an option or the machine is at fault; 130 or 143 stopped by Ctrl-C or "
@@ -69,6 +73,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command line (this process's own by default) and returns the exit status."""
+    os.environ["https_proxy"] = _NOWHERE
     args = parser().parse_args(arguments)
     try:
         trace = open(args.log_file, "a", encoding="utf-8") if args.log_file else None  # noqa: SIM115 - closed below
