@@ -95,7 +95,7 @@ def load(name_or_path: str, changes: Mapping[str, Any] | None = None) -> Recipe:
     except FileNotFoundError:
         known = ", ".join(sorted(p.stem for p in FOLDER.glob("*.toml")))
         raise LivemarksError(f"there is no recipe {name_or_path!r}; there are: {known}") from None
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # the last from a thousand brackets
         raise LivemarksError(f"{path.name}: can't be read as a recipe: {error}") from None
     table.update(changes or {})
     where = path.name
