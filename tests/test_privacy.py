@@ -1,0 +1,121 @@
+"""What a run gives away: it calls nobody, keeps no picture that nobody asked for, and heeds the user's umask."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from media import make_clip
+
+from livemarks.types import U8
+
+# Runs the command line in a process whose Python can't reach a network.
+OFFLINE = """
+import socket, sys
+
+def refuse(*_, **__):
+    raise AssertionError("something wants to reach the network")
+
+socket.socket = socket.create_connection = socket.getaddrinfo = refuse
+
+from livemarks.cli import main
+
+sys.exit(main(sys.argv[1:]))
+"""
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory, astronaut: U8) -> Path:
+    """12 frames of a real face that slides to the right."""
+    images = [np.ascontiguousarray(astronaut[:256, 120 - 4 * i : 376 - 4 * i]) for i in range(12)]
+    return make_clip(tmp_path_factory.mktemp("clips") / "clip.mp4", images)
+
+
+@pytest.fixture
+def run(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, still_model: Callable[..., Path]) -> Run:
+    """run(*arguments, **environment): `livemarks`, at home in folders of tmp_path: cwd, home, temp and out."""
+    for name in ("cwd", "home", "temp", "out"):
+        (tmp_path / name).mkdir()
+    model = str(still_model())
+
+    def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", OFFLINE, *map(str, arguments), "--model", model]
+        home = {name: str(tmp_path / "home") for name in ("HOME", "USERPROFILE", "LOCALAPPDATA", "XDG_CACHE_HOME")}
+        temp = {name: str(tmp_path / "temp") for name in ("TMPDIR", "TEMP", "TMP")}
+        # MediaPipe imports matplotlib, which keeps a list of the system's fonts.
+        fonts = {"MPLCONFIGDIR": str(tmp_path_factory.getbasetemp())}
+        environment = {**os.environ, **home, **temp, **fonts, **environment}
+        return subprocess.run(command, cwd=tmp_path / "cwd", env=environment, capture_output=True, text=True)
+
+    return run
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+@contextmanager
+def listener() -> Iterator[tuple[str, list[bytes]]]:
+    """A proxy's address, and the first bytes of everybody who called there."""
+    calls: list[bytes] = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def listen() -> None:
+            while True:
+                caller, _ = server.accept()
+                with caller:
+                    calls.append(caller.recv(200))
+                if calls[-1] == b"":  # ours, the last one
+                    return
+
+        thread = threading.Thread(target=listen)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.getsockname()[1]}", calls
+        finally:
+            socket.create_connection(server.getsockname()).close()
+            thread.join()
+            calls.pop()
+
+
+def test_a_run_calls_nobody(run: Run, clip: Path, tmp_path: Path) -> None:
+    """Neither by Python, nor by the compiled libraries: MediaPipe's and ONNX Runtime's would ask a proxy their way."""
+    with listener() as (address, calls):
+        proxies = dict.fromkeys(("http_proxy", "https_proxy", "all_proxy"), address)
+        done = run("video", clip, "--out", tmp_path / "out" / "o.mp4", **proxies)
+    assert done.returncode == 0, done.stderr
+    assert "a face in 12 (100.0 %)" in done.stderr
+    assert calls == []
+
+
+def test_only_what_was_asked_for_is_kept(run: Run, clip: Path, tmp_path: Path) -> None:
+    done = run("webcam", "--camera", clip, "--headless")
+    assert done.returncode == 0, done.stderr
+    assert "12" in done.stderr
+    assert files(tmp_path) == []
+    done = run("video", clip, "--landmarks", tmp_path / "out" / "p.csv")
+    assert done.returncode == 0, done.stderr
+    assert files(tmp_path) == ["out/p.csv"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no umask")
+def test_files_get_the_rights_that_the_umask_leaves(run: Run, clip: Path, tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        done = run("video", clip, "--out", tmp_path / "out" / "o.mp4", "--landmarks", tmp_path / "out" / "p.jsonl")
+    finally:
+        os.umask(before)
+    assert done.returncode == 0, done.stderr
+    rights = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "out").iterdir()}
+    assert rights == {"o.mp4": 0o640, "p.jsonl": 0o640}
