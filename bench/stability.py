@@ -85,14 +85,15 @@ def smoothed(results: Sequence[Result], kind: str, scheme: Scheme) -> F64:
 
 
 def compare(pred: F64, true: F64, eyes: F64) -> dict[str, float]:
-    """NME, flicker and lag of (T, N, 2) against the truth; eyes: (T, 2) px between the true outer eye corners."""
+    """NME, flicker and, if anything moves, lag; eyes: (T, 2) px between the true outer eye corners."""
     distance = np.linalg.norm(eyes, axis=1)
     level = metrics.without_offset(pred, true, eyes)
-    return {
+    lag = metrics.lag_frames(level, true)
+    row = {
         "nme_percent": float(np.nanmean(metrics.point_errors_percent(level, true, distance))),
         "flicker_percent": metrics.flicker_percent(level, true, distance),
-        "lag_frames": metrics.lag_frames(level, true),
     }
+    return row if math.isnan(lag) else row | {"lag_frames": lag}
 
 
 def tracks(results: Sequence[Result]) -> dict[str, Any]:
@@ -276,7 +277,7 @@ def portraits(data: Path) -> list[Portrait]:
 
 def noisy(image: U8, random: np.random.Generator) -> U8:
     """A camera's picture of it."""
-    noise = random.normal(size=image.shape).astype(np.float32) * _NOISE_GREYS
+    noise = random.standard_normal(image.shape, np.float32) * _NOISE_GREYS
     return np.clip(np.rint(image + noise), 0, 255).astype(np.uint8)
 
 
@@ -301,7 +302,7 @@ def shake(data: Path, kinds: Sequence[str], make: MakeTracker, scheme: Scheme) -
                 row = compare(xy, true, true[:, 45] - true[:, 36]) | special(clip, xy, raw)
                 rows[kind].append(row | {"shown_percent": tracks(results)["shown_percent"]})
         for kind in kinds:
-            means = {key: float(np.nanmean([row[key] for row in rows[kind]])) for key in rows[kind][0]}
+            means = {key: float(np.mean([row[key] for row in rows[kind]])) for key in rows[kind][0]}
             yield {"clip": clip.name, "smooth": kind, "faces": len(faces)} | means
 
 
@@ -420,8 +421,9 @@ def plot(rows: Sequence[dict[str, Any]], path: Path) -> None:
         axes.annotate(name, (lag, flicker), textcoords="offset points", xytext=(6, 4))
     axes.axhline(0.2, color="tab:gray", linestyle=":")
     axes.annotate("the labels' own", (0, 0.2), textcoords="offset points", xytext=(0, 3), color="tab:gray")
-    axes.set(xlabel="lag (frames)", ylabel="flicker (% of inter-ocular distance)", ylim=(0, None))
-    axes.margins(x=0.25)
+    axes.set(xlabel="lag (frames)", ylabel="flicker (% of inter-ocular distance)")
+    axes.margins(x=0.25, y=0.15)
+    axes.set_ylim(bottom=0)
     figure.savefig(path, dpi=150)
     pyplot.close(figure)
 

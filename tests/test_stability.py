@@ -1,0 +1,77 @@
+"""bench/stability.py: its counts on made-up results, its labels' reader, and its blink on a drawn eye."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import still_points
+
+from livemarks.schemes.ibug68 import SCHEME
+from livemarks.types import FaceBox, FaceTrack, Frame, Landmarks, LivemarksError, Result
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "bench"))
+import stability
+
+
+def result(index: int, *ids: int, looked: bool = False) -> Result:
+    xy = (still_points() * 100 + index).astype(np.float32)
+    landmarks = Landmarks(SCHEME, xy, np.ones(68, np.float32))
+    faces = tuple(FaceTrack(i, landmarks, landmarks, FaceBox(np.array([0, 0, 9, 9])), 0.0) for i in ids)
+    frame = Frame(np.zeros((1, 1, 3), np.uint8), index, index / 30)
+    return Result(frame, faces, {"detect": 0.01 if looked else 0.0, "infer": 0.002})
+
+
+def test_tracks_counts_losses_ids_and_waits() -> None:
+    shown = [result(i, 1) for i in range(4)]
+    gone = [result(i, looked=True) for i in range(4, 7)]
+    back = [result(i, 2) for i in range(7, 9)]
+    row = stability.tracks([*shown, *gone, *back, result(9)])
+    assert row["frames"] == 10
+    assert row["shown_percent"] == pytest.approx(60)
+    assert row["ids"] == 2
+    assert row["losses"] == 2
+    assert row["frames_till_found"] == 3
+    assert row["longest_track"] == 4
+    assert row["looks_percent"] == pytest.approx(30)
+
+
+def test_raw_points_are_smoothed_track_by_track() -> None:
+    results = [result(0, 1), result(1, 1), result(2), result(3, 2)]
+    off = stability.smoothed(results, "off", SCHEME)
+    assert np.isnan(off[2]).all()
+    assert off[1] == pytest.approx(results[1].faces[0].raw.xy)
+    strong = stability.smoothed(results, "strong", SCHEME)
+    assert strong[3] == pytest.approx(off[3])  # another face's past is not this one's
+
+
+def test_labels_name_their_points(tmp_path: Path) -> None:
+    table = tmp_path / "clip.csv"
+    table.write_text("frame,x36,y36,x45,y45\n0,1,2,3,4\n1,5,6,7,8\n")
+    indices, true = stability.read_labels(table)
+    assert indices == [36, 45]
+    assert true.tolist() == [[[1, 2], [3, 4]], [[5, 6], [7, 8]]]
+    table.write_text("frame,x36,y36\n0,1,no\n")
+    with pytest.raises(LivemarksError, match="cannot read the labels"):
+        stability.read_labels(table)
+
+
+def test_lids_close_and_nothing_else_moves() -> None:
+    xy = still_points().astype(np.float64) * 400
+    image = np.zeros((400, 400, 3), np.uint8)
+    image[: round(xy[37, 1])] = 200  # skin down to the upper lids, dark below
+    closed = stability._closed_lids(image, xy)
+    for upper, lower in ((37, 41), (44, 46)):
+        column = round(float(xy[upper, 0] + xy[upper + 1, 0]) / 2) if upper == 37 else round(float(xy[upper, 0]))
+        lid = int(np.argmax(closed[:, column, 0] < 100))
+        opening = xy[lower, 1] - xy[upper, 1]
+        assert lid - xy[upper, 1] > 0.6 * opening
+    assert (closed[:, :60] == image[:, :60]).all()
+    assert (closed[round(xy[33, 1]) :] == image[round(xy[33, 1]) :]).all()
+
+
+def test_a_folder_without_the_clip_is_said_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert stability.main(["--data", str(tmp_path), "--model", str(tmp_path / "none.onnx")]) == 2
+    assert capsys.readouterr().err.startswith("error: ")
