@@ -165,25 +165,33 @@ def test_missing_weights_are_one_clear_error(tmp_path: Path, monkeypatch: pytest
 @pytest.mark.parametrize("ending", ["detector.close()", "pass"])
 def test_nothing_but_our_own_words_on_stderr(ending: str) -> None:
     program = f"""
-import sys, threading, numpy
+import sys, numpy
 from livemarks.detectors.mediapipe import Detector
 from livemarks.types import Frame
-done = threading.Event()
-def speak():
-    while not done.is_set():
-        sys.stderr.write("spoken\\n")
-        done.wait(0.001)
-speaker = threading.Thread(target=speak)
-speaker.start()
 detector = Detector()
-detector(Frame(numpy.zeros((90, 160, 3), numpy.uint8), 0, 0.0))
-done.set()
-speaker.join()
+for size in range(80, 800, 40):
+    detector(Frame(numpy.zeros((size, 160, 3), numpy.uint8), 0, 0.0))
+print("ours", file=sys.stderr)
 {ending}
 """
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
-    assert set(run.stderr.splitlines()) == {"spoken"}
+    assert run.stderr == "ours\n"
     assert run.stdout == ""
+
+
+def test_what_others_say_meanwhile_is_passed_on(capfd: pytest.CaptureFixture[str]) -> None:
+    chatter = (
+        b"INFO: [environment.cc:36] Creating LiteRT environment with options\n",
+        b"INFO: Created TensorFlow Lite XNNPACK delegate for CPU.\n",
+        b"WARNING: Logging before InitGoogle() is written to STDERR\n",
+        b"W0000 00:00:1795268758.058598   27013 inference_runner_litert.cc:1418] Input tensor memory is not aligned\n",
+    )
+    with mediapipe._without_chatter():
+        for line in chatter:
+            os.write(2, line)
+            os.write(2, b"WARNING: disk almost full\n")
+    os.write(2, b"afterwards\n")
+    assert capfd.readouterr().err == "WARNING: disk almost full\n" * len(chatter) + "afterwards\n"
 
 
 @pytest.mark.data

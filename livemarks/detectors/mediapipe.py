@@ -229,8 +229,7 @@ class BlazeFace:
                 raise LivemarksError(f"MediaPipe cannot be loaded ({error}); {cure}") from error
             except (RuntimeError, ValueError) as error:
                 raise LivemarksError(f"MediaPipe cannot open {path.name}: {error}; install livemarks again") from error
-            self.close = weakref.finalize(self, _close, self._task)
-            self(np.zeros((_MIN_SIDE, _MIN_SIDE, 3), np.uint8))  # the first look has its chatter too
+        self.close = weakref.finalize(self, _close, self._task)
 
     def __call__(self, image: U8) -> list[Sight]:
         height, width = image.shape[:2]
@@ -240,9 +239,10 @@ class BlazeFace:
             size_wh = max(1, round(width * scale)), max(1, round(height * scale))
             image = np.asarray(cv2.resize(image, size_wh, interpolation=cv2.INTER_LINEAR), np.uint8)
         rgb = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-        found = self._task.detect(mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=rgb)).detections
+        with contextlib.nullcontext() if _has_said_all.is_set() else _without_chatter():
+            found = self._task.detect(mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=rgb))
         sights = []
-        for face in found:
+        for face in found.detections:
             box = face.bounding_box
             center_xy = np.array([box.origin_x + box.width / 2, box.origin_y + box.height / 2]) / scale
             points_xy = np.array([(point.x * width, point.y * height) for point in face.keypoints])
@@ -263,8 +263,12 @@ def _close(task: FaceDetector) -> None:
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(task))
 
 
-_CHATTER = re.compile(rb"(INFO|WARNING): |[IW]\d{4} ")
+_CHATTER = re.compile(rb"\[?\w+\.cc:\d+\] |INFO: Created TensorFlow |WARNING: Logging before InitGoogle")
 _chatter_lock = threading.Lock()
+# Once in a program's life, at the first look for which malloc happens to place a tensor so, MediaPipe says that it "is
+# not aligned". Until then every look is listened to, for 0.1 ms.
+_LAST_WORDS = b"not aligned"
+_has_said_all = threading.Event()
 
 
 @contextlib.contextmanager
@@ -289,5 +293,7 @@ def _without_chatter() -> Iterator[None]:
             os.close(stderr)
             caught.seek(0)
             for line in caught:
-                if not _CHATTER.match(line):
+                if not _CHATTER.search(line):
                     os.write(2, line)
+                elif _LAST_WORDS in line:
+                    _has_said_all.set()

@@ -1,0 +1,135 @@
+"""bench/latency.py: what it measures is what it says, with a net that needs no training."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from livemarks.types import Frame, LivemarksError, Result, Tally
+
+BENCH = Path(__file__).resolve().parent.parent / "bench"
+sys.path.insert(0, str(BENCH))
+import latency  # noqa: E402
+
+
+@pytest.mark.parametrize("number", [0, 1, 12345, 65535])
+def test_stamp_comes_back_through_noise(number: int) -> None:
+    rng = np.random.default_rng(number)
+    image = rng.integers(0, 256, (40, 80, 3), np.uint8)
+    latency.stamp(image, number)
+    noisy = np.clip(image + rng.normal(0, 20, image.shape), 0, 255).astype(np.uint8)
+    assert latency.read_stamp(noisy) == number
+
+
+def test_age_is_that_of_the_picture_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = [np.zeros((40, 80, 3), np.uint8) for _ in range(2)]
+    frames = [Frame(image, index, index / 30) for index, image in enumerate(images)]
+
+    class Two:
+        info, notices = None, ()
+
+        def __iter__(self) -> object:
+            return iter(frames)
+
+        def close(self) -> None: ...
+
+    now_s = [10.0]
+    monkeypatch.setattr("time.perf_counter", lambda: now_s[0])
+    source = latency.StampedSource(Two())
+    sink = latency.AgeSink(source)
+    first, second = source
+    now_s[0] = 10.25
+    sink.write(Result(first, (), {}), first.image, Tally())
+    assert sink.age_s == [0.25]
+    with pytest.raises(AssertionError, match="picture 0 was shown as frame 1"):
+        sink.write(Result(second, (), {}), first.image, Tally())
+
+
+def test_frames_go_there_and_back_without_a_jump() -> None:
+    indices = latency.there_and_back(4, 0, 14)
+    assert indices[:7] == [0, 1, 2, 3, 2, 1, 0]
+    assert indices[5:] == latency.there_and_back(4, 5, 9)
+    assert set(np.abs(np.diff(indices)).tolist()) == {1}
+    assert latency.there_and_back(1, 3, 2) == [0, 0]
+
+
+def test_row_keeps_raw_times_and_doubts() -> None:
+    steady = latency.row("net", {"model": "m"}, [0.002] * 200)
+    assert (steady["n"], steady["p50_ms"], steady["warning"]) == (200, 2.0, "")
+    assert steady["raw_us"] == [2000] * 200
+    doubtful = latency.row("net", {"model": "m"}, [0.002, 0.02] * 10)
+    assert latency.cell(doubtful["warning"]) == "few, spread"
+
+
+def test_crowd_has_a_face_in_every_cell() -> None:
+    frames = latency.crowd(3, (320, 180), 2)
+    assert frames.shape == (2, 180, 320, 3)
+    cells = [frames[0, y : y + 90, x : x + 160] for y, x in ((0, 0), (0, 160), (90, 0))]
+    assert all(cell.std() > 20 for cell in cells)
+    assert not np.array_equal(cells[0], cells[1])  # each moves in its own way
+
+
+def test_a_run_measures_writes_draws_and_compares(
+    still_model: Callable[..., Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(latency, "SIZES_WH", ((160, 90), (320, 180)))
+    report, picture = tmp_path / "r.json", tmp_path / "r.png"
+    parts = [word for part in ("pipeline", "live", "net", "growth") for word in ("--part", part)]
+    arguments = [*parts, "--model", str(still_model()), "--backend", "onnx", "--seconds", "0.7", "--json", str(report)]
+    assert latency.main([*arguments, "--plot", str(picture)]) == 0
+    found = json.loads(report.read_text())
+    assert {"cpu", "cores", "python", "versions"} <= found["machine"].keys()
+    rows = found["rows"]
+    whole = next(row for row in rows if row["part"] == "pipeline" and row["stage"] == "whole")
+    assert (whole["captured"], whole["processed"], whole["dropped"], whole["n"]) == (21, 21, 0, 20)
+    assert whole["fps"] == pytest.approx(1e6 * 20 / sum(whole["raw_us"]), rel=1e-3)  # n - 1 frames over the span
+    assert {row["stage"] for row in rows if row["part"] == "pipeline"} >= {"decode", "draw", "encode", "whole"}
+    overload = next(row for row in rows if row.get("load") == "2x overload")
+    assert overload["dropped"] > 0
+    assert overload["p50_ms"] >= 2e3 / latency.FPS
+    assert {row["batch"] for row in rows if row["part"] == "net"} == {1, 2, 4, 8}
+    assert {row["faces"] for row in rows if row["part"] == "growth"} == {1, 2, 4, 8}
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+    table = latency.comparison(found, found)
+    assert (
+        table.row_count == sum("p50_ms" in row for row in rows) == len({latency.name_of(r) + r["part"] for r in rows})
+    )
+    assert set(table.columns[-1].cells) == {"1.00"}
+    capsys.readouterr()
+
+
+def test_two_sides_race_on_the_same_frames(still_model: Callable[..., Path], tmp_path: Path) -> None:
+    path = tmp_path / "frames.npy"
+    np.save(path, latency.frames_of("synthetic", (160, 90), 8))
+    side = latency.Side("livemarks", sys.executable, path, [], "--model", str(still_model()), "--backend", "onnx")
+    try:
+        assert "still-68" in side.version
+        side.run(range(8), counts=False)
+        side.run([0, 1, 2])
+        side.run([3, 4])
+    finally:
+        side.close()
+    assert [len(block) for block in side.took_s] == [3, 2]
+    assert len(side.faces) == 5
+    assert all(0 < seconds < 5 for block in side.took_s for seconds in block)
+
+
+def test_missing_peer_says_what_to_install(tmp_path: Path) -> None:
+    """MediaPipe as livemarks needs it has no face mesh any more: the peer wants an interpreter of its own."""
+    np.save(tmp_path / "frames.npy", np.zeros((1, 8, 8, 3), np.uint8))
+    with pytest.raises(LivemarksError, match=r"pip install mediapipe==0\.10\.21"):
+        latency.Side("mediapipe", sys.executable, tmp_path / "frames.npy", [])
+
+
+def test_unknown_model_is_one_line_and_status_2(capsys: pytest.CaptureFixture[str]) -> None:
+    assert latency.main(["--part", "growth", "--model", "no-such-net"]) == 2
+    assert "no-such-net" in capsys.readouterr().err
