@@ -265,7 +265,7 @@ def test_walking_out_of_the_picture_ends_the_track() -> None:
 
 
 class Drifting(World):
-    """From 1 s on, the net sees the face where the crop is, wherever that is, a bit to the right: a track creeps away."""
+    """From 1 s on, the net sees the face where the crop is, wherever that is, and adds a bit: a track creeps away."""
 
     presence = 0.8
 
