@@ -1,0 +1,316 @@
+"""What livemarks does when the world fails it: does each fault to the installed program, and prints a table.
+
+    python bench/faults.py [--model NAME] [--only WORD] > faults.md
+
+A row tells what was done, the exit status, the line that was said, and how many frames of the input were kept. Ends
+with 1 if a fault had another end than it should. Linux only: it fills a disk, sends signals and takes the home away.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+
+from livemarks import pipeline, weights
+from livemarks.commands.demo import PORTRAIT
+from livemarks.sources import camera, synthetic
+from livemarks.types import Stop
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from fakes import FakeCamera, FakeSink, FakeTime, FakeTracker, fail
+from media import cut, flip_bits, make_clip
+
+FRAMES = 100
+_PATIENCE_S = 120
+_TABLE = ("stage ", "ms a frame", "wrote ")  # lines of the closing words that say nothing of a fault
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """status: of the process, None if there was none. said: the line that tells most. frames: which were kept."""
+
+    status: int | None
+    said: str
+    frames: str = "-"
+
+
+class Room:
+    """A folder for one fault, and the program in it."""
+
+    def __init__(self, folder: Path, clip: Path, model: str) -> None:
+        self.folder, self.clip, self.model = folder, clip, model
+
+    def start(self, *arguments: object, model: str = "", home: str = "") -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "livemarks", *map(str, arguments), "--model", model or self.model]
+        environment = {**os.environ, "DISPLAY": "", "WAYLAND_DISPLAY": "", "HOME": home or str(Path.home())}
+        pipe, nothing = subprocess.PIPE, subprocess.DEVNULL
+        return subprocess.Popen(
+            command, cwd=self.folder, env=environment, text=True, stdin=nothing, stdout=pipe, stderr=pipe
+        )
+
+    def end(self, process: subprocess.Popen[str], out: Path | None = None, of: int | None = FRAMES) -> End:
+        """Waits for the process; its line is the last one that isn't of the table of times."""
+        _, err = process.communicate(timeout=_PATIENCE_S)
+        lines = [line.removeprefix("livemarks: ") for line in err.splitlines()]
+        told = [line for line in lines if not line.startswith(_TABLE)] or [""]
+        kept = count(out) if out else None
+        frames = "-" if kept is None else f"{kept}" if of is None else f"{kept} of {of}"
+        if "Traceback" in err:
+            return End(process.returncode, f"TRACEBACK: {lines[-1]}", frames)
+        return End(process.returncode, told[-1], frames)
+
+    def run(self, *arguments: object) -> End:
+        return self.end(self.start(*arguments))
+
+    def video(self, path: Path | str, **options: str) -> End:
+        return self.end(self.start("video", path, "--out", "o.mp4", **options), self.folder / "o.mp4")
+
+    def started(self, out: Path, *arguments: object) -> subprocess.Popen[str]:
+        """A process that has begun to write frames."""
+        process = self.start(*arguments, "--out", out)
+        deadline_s = time.monotonic() + _PATIENCE_S
+        while not any(part.stat().st_size > 500_000 for part in out.parent.glob("*.part.mp4")):
+            if process.poll() is not None or time.monotonic() > deadline_s:
+                break
+            time.sleep(0.02)
+        return process
+
+
+def count(path: Path) -> int:
+    """Frames that can be decoded; 0 if there is no such file."""
+    if not path.exists():
+        return 0
+    with av.open(str(path)) as container:
+        return sum(1 for _ in container.decode(video=0))
+
+
+# --- Faults that take more than a command line -----------------------------------------------------------------------
+
+
+def remuxed(room: Room, **options: str) -> Path:
+    path = room.folder / "copy.mp4"
+    with av.open(str(room.clip)) as source, av.open(str(path), "w", container_options=options) as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                target.mux(packet)
+    return path
+
+
+def damaged_image(room: Room) -> End:
+    for name in ("a.jpg", "b.jpg", "c.jpg"):
+        shutil.copy(PORTRAIT, room.folder / name)
+    (room.folder / "b.jpg").write_bytes(b"\xff\xd8 no picture")
+    end = room.run("image", "a.jpg", "b.jpg", "c.jpg", "--out", "drawn")
+    return End(end.status, end.said, f"{len(list((room.folder / 'drawn').iterdir()))} of 3")
+
+
+def full_disk(room: Room) -> End | None:
+    disk = room.folder / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", disk], capture_output=True).returncode:
+        return None
+    try:
+        return room.end(room.start("demo", "--seconds", "20", "--out", disk / "o.mp4"), disk / "o.mp4", 600)
+    finally:
+        subprocess.run(["umount", "-l", disk], check=True)
+
+
+def folder_removed(room: Room) -> End:
+    out = room.folder / "out" / "o.mp4"
+    out.parent.mkdir()
+    process = room.started(out, "demo", "--seconds", "8")
+    shutil.rmtree(out.parent)
+    return room.end(process, out, 240)
+
+
+def closed_pipe(room: Room) -> End:
+    process = room.start("video", room.clip, "--landmarks", "-")
+    assert process.stdout is not None
+    lines = list(itertools.islice(process.stdout, 3))
+    process.stdout.close()
+    process.stdout = None
+    end = room.end(process)
+    return End(end.status, end.said, f"{len(lines) - 1}, as read")
+
+
+def stopped(room: Room, *signals: int) -> End:
+    out = room.folder / "o.mp4"
+    process = room.started(out, "demo", "--seconds", "3600")
+    for signum in signals:
+        process.send_signal(signum)
+        time.sleep(0.02)
+    end = room.end(process, out, None)
+    return End(end.status, end.said, f"the first {end.frames}")
+
+
+def killed(room: Room) -> End:
+    process = room.started(room.folder / "o.mp4", "demo", "--seconds", "3600")
+    process.kill()
+    process.communicate()
+    part = next(room.folder.glob("*.part.mp4"))
+    return End(process.returncode, f"(nothing; what was done is in {part.name})", f"the first {count(part)}")
+
+
+def watch(script: list[str], frames: int, period_s: float = 1 / 30) -> End:
+    """The real capture code on a scripted device, until it has given so many frames."""
+    said: list[str] = []
+    fake = FakeCamera(script, FakeTime(lambda _: said.append(source.status)), period_s=period_s)
+    source = camera.Source(0, opener=fake.open, clock=fake.time.clock, sleep=fake.time.sleep)
+    made = list(itertools.islice(source, frames))
+    source.close()
+    return End(None, f"{said[0]} … {source.notices[-1]}", f"{len(made)} of {frames} given")
+
+
+def hanging_camera(_: Room) -> End:
+    fake = FakeCamera(["new"] * 31 + ["hang"])
+    source = camera.Source(0, opener=fake.open, clock=fake.time.clock, sleep=lambda _: None)
+    sink = FakeSink(lambda _: fail(Stop())() if fake.hanging.wait() else None)
+    start_s = time.monotonic()
+    pipeline.run(source, FakeTracker(), [sink])
+    took_s = time.monotonic() - start_s
+    fake.let_go.set()
+    return End(None, f"{source.notices[-1]} (the run ended in {took_s:.1f} s)")
+
+
+def no_display(room: Room) -> End:
+    process = room.start("demo", "--seconds", "1")
+    assert process.stderr is not None
+    first = process.stderr.readline().strip().removeprefix("livemarks: ")
+    end = room.end(process, room.folder / "demo.mp4", 30)
+    return End(end.status, first, end.frames)
+
+
+def damaged_net(room: Room) -> End:
+    path = room.folder / "net.onnx"
+    shutil.copy(weights.find(room.model), path)
+    return room.video(room.clip, model=str(cut(path, 0.5)))
+
+
+def strange_names(room: Room) -> End:
+    folder = room.folder.joinpath("été 顔 лицо", *("long " * 39 for _ in range(3)))
+    folder.mkdir(parents=True)
+    shutil.copy(room.clip, folder / "видео 1%.mp4")
+    out = folder / "aus: [1]*.mp4"
+    return room.end(room.start("video", folder / "видео 1%.mp4", "--out", out), out)
+
+
+def two_at_once(room: Room) -> End:
+    paths = [(room.folder / f"{i}.mp4", room.folder / f"{i}.jsonl") for i in range(2)]
+    both = [room.start("video", room.clip, "--out", out, "--landmarks", points) for out, points in paths]
+    first, second = (room.end(process, out) for process, (out, _) in zip(both, paths, strict=True))
+    same = paths[0][1].read_bytes() == paths[1][1].read_bytes()
+    frames = f"{first.frames} each, {'the same' if same else 'OTHER'} points"
+    return End(first.status or second.status, first.said, frames if first.frames == second.frames else second.frames)
+
+
+def busy(room: Room, *arguments: object) -> End:
+    """While twice as many others calculate as there are cores."""
+    others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2 * (os.cpu_count() or 1))]
+    try:
+        return room.end(room.start(*arguments, "o.mp4"), room.folder / "o.mp4")
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
+
+
+# What is done; the exit status it should have, None in-process; the deed, which gives None if it can't be done here.
+CASES: dict[str, tuple[int | None, Callable[[Room], End | None]]] = {
+    "a file that isn't there": (2, lambda room: room.video("missing.mp4")),
+    "a text file called .mp4": (2, lambda room: room.video("notes.mp4")),
+    "an empty file": (2, lambda room: room.video("void.mp4")),
+    "a folder without images": (2, lambda room: room.run("image", "empty")),
+    "one damaged image of three": (2, damaged_image),
+    "a video cut off at half, index in front": (
+        2,
+        lambda room: room.video(cut(remuxed(room, movflags="faststart"), 0.5)),
+    ),
+    "a video cut off at half, index at its end": (2, lambda room: room.video(cut(remuxed(room), 0.5))),
+    "40 flipped bits in a video": (2, lambda room: room.video(flip_bits(remuxed(room), 40, seed=3))),
+    "an mp4 with sound alone": (2, lambda room: room.video(make_clip(room.folder / "song.mp4", 0, sounds=1))),
+    "an output folder that can't be written in": (
+        2,
+        lambda room: room.run("video", room.clip, "--out", "/sys/out.mp4"),
+    ),
+    "a disk that fills up": (2, full_disk),
+    "the output folder removed during the run": (2, folder_removed),
+    "standard output closed by its reader": (0, closed_pipe),
+    "Ctrl-C": (130, lambda room: stopped(room, signal.SIGINT)),
+    "Ctrl-C twice": (130, lambda room: stopped(room, signal.SIGINT, signal.SIGINT)),
+    "SIGTERM": (143, lambda room: stopped(room, signal.SIGTERM)),
+    "SIGKILL": (-9, killed),
+    "a camera that isn't there": (2, lambda room: room.run("webcam", "--camera", "97", "--headless")),
+    "a stream nobody sends": (2, lambda room: room.run("webcam", "--camera", "http://127.0.0.1:9/live", "--headless")),
+    "a camera unplugged, and back": (
+        None,
+        lambda _: watch(["new"] * 61 + ["gone", *["absent"] * 6] + ["new"] * 61, 120),
+    ),
+    "a camera that repeats one picture for ever": (None, lambda _: watch(["new"] * 61 + ["same"] * 70, 125, 0.1)),
+    "a camera whose read never returns, then the user quits": (None, hanging_camera),
+    "no display": (0, no_display),
+    "an unknown model": (2, lambda room: room.video(room.clip, model="lite-86")),
+    "an unknown option": (2, lambda room: room.run("video", room.clip, "--colour")),
+    "a model file cut off at half": (2, damaged_net),
+    "a home that can't be written in": (0, lambda room: room.video(room.clip, home="/sys")),
+    "names in 3 alphabets, a path of 600 letters": (0, strange_names),
+    "two runs at once": (0, two_at_once),
+    "a busy machine, a file": (0, lambda room: busy(room, "video", room.clip, "--out")),
+    "a busy machine, a camera": (0, lambda room: busy(room, "webcam", "--camera", room.clip, "--headless", "--record")),
+}
+
+
+# --- The table --------------------------------------------------------------------------------------------------------
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="lite-68", help="a net's name, or an .onnx file")
+    parser.add_argument("--only", default="", help="do only the faults with this in their names")
+    args = parser.parse_args()
+    surprises = survived = 0
+    print("| what was done | status | what livemarks said | frames kept |\n|---|---|---|---|")
+    with tempfile.TemporaryDirectory(prefix="faults-") as base:
+        clip = Path(base) / "clip.mp4"
+        portrait = np.asarray(cv2.imread(str(PORTRAIT)), np.uint8)
+        with closing(synthetic.Source(portrait, seconds=FRAMES / 25, fps=25, size_wh=(640, 360))) as source:
+            make_clip(clip, [frame.image for frame in source])
+        for number, (what, (want, deed)) in enumerate(CASES.items()):
+            if args.only not in what:
+                continue
+            folder = Path(base) / str(number)
+            (folder / "empty").mkdir(parents=True)
+            (folder / "notes.mp4").write_text("milk, bread\n" * 50)
+            (folder / "void.mp4").touch()
+            end = deed(Room(folder, clip, args.model))
+            if end is None:
+                print(f"| {what} | - | (not done here: needs root) | - |", flush=True)
+                continue
+            survived += end.status == want
+            surprises += end.status != want or "TRACEBACK" in end.said
+            said = end.said.replace(f"{folder}/", "").replace(f"{base}/", "")
+            said = (said if len(said) < 200 else f"{said[:60]} … {said[-110:]}").replace("|", "\\|").replace("*", "\\*")
+            status = "-" if end.status is None else f"{end.status}{'' if end.status == want else f', not {want}'}"
+            print(f"| {what} | {status} | {said} | {end.frames} |", flush=True)
+    print(f"\n{survived} of {survived + surprises} faults ended as they should.")
+    return 1 if surprises else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
