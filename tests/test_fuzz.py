@@ -80,8 +80,9 @@ def mutant(kind: str, folder: Path, number: int) -> Path:
 def place(data: bytes | bytearray, random: np.random.Generator) -> int:
     """Half of the time near an end, where most formats keep their headers."""
     size = len(data) + 1
-    near = [int(random.integers(min(size, 512))), size - 1 - int(random.integers(min(size, 512)))]
-    return int(random.choice([*near, random.integers(size), random.integers(size)]))
+    near = int(random.integers(min(size, 512)))
+    anywhere = int(random.integers(size))
+    return [near, size - 1 - near, anywhere, anywhere][random.integers(4)]
 
 
 def flip_bit(data: bytearray, random: np.random.Generator, _: bytes) -> None:

@@ -20,7 +20,10 @@ from livemarks.types import F32, U8, Card, LivemarksError, Runner
 _OUTPUTS = ["xy", "sigma", "presence"]
 
 # ONNX Runtime's exceptions have no common base of their own. UnicodeDecodeError: a damaged file's names aren't text.
-_ERRORS = (*(e for e in vars(_state).values() if isinstance(e, type) and issubclass(e, Exception)), UnicodeDecodeError)
+_ERRORS: tuple[type[Exception], ...] = (
+    *(e for e in vars(_state).values() if isinstance(e, type) and issubclass(e, Exception)),
+    UnicodeDecodeError,
+)
 
 # Device -> execution provider. `auto` takes the first that this build of ONNX Runtime has; a CUDA or DirectML build is
 # something one installs on purpose. CoreML is in every build for macOS, and is used when asked for by name: with a free
