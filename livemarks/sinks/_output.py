@@ -43,7 +43,8 @@ class Draft:
         try:
             os.replace(self.path, self.target)
         except OSError as error:
-            raise LivemarksError(f"can't finish {self.target}: {error.strerror}; look for {self.path}") from error
+            cure = f"look for {self.path}" if os.path.exists(self.path) else "its folder was removed meanwhile"
+            raise LivemarksError(f"can't finish {self.target}: {error.strerror}; {cure}") from error
 
     def drop(self) -> None:
         """Leaves nothing behind."""
