@@ -133,13 +133,15 @@ def labels_for(faces: FaceTensors, stage: Stage, recipe: Recipe, out: Path, sche
 
 
 class Batches:
-    """Random batches; on the CPU the next one is made on a second thread while the net learns from this one."""
+    """Random batches; the next one is made by `worker` while the net learns from this one."""
 
-    def __init__(self, faces: FaceTensors, labels: Tensor, stage: Stage, recipe: Recipe) -> None:
+    def __init__(
+        self, faces: FaceTensors, labels: Tensor, stage: Stage, recipe: Recipe, worker: ThreadPoolExecutor
+    ) -> None:
         self.faces, self.labels, self.size, self.recipe = faces, labels, stage.batch, recipe
         self.pool = faces.of(stage.sets)
         self.scheme: Scheme = plugins.load("schemes", recipe.scheme)
-        self.worker = ThreadPoolExecutor(1)
+        self.worker = worker
         self.next = self.worker.submit(self.make)
 
     def make(self) -> tuple[Tensor, Tensor, Tensor]:

@@ -13,6 +13,7 @@ import math
 import os
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -63,14 +64,14 @@ def run(
     log = Log(out / "log.csv", keep_until=step)
     sums: dict[str, float] = {}
     columns = (TextColumn(recipe.name), BarColumn(), TextColumn("{task.completed}/{task.total} {task.fields[said]}"))
-    with Progress(*columns, TimeRemainingColumn(), transient=False) as progress:
+    with ThreadPoolExecutor(1) as worker, Progress(*columns, TimeRemainingColumn()) as progress:
         task = progress.add_task("train", total=total, completed=step, said="")
         current: Stage | None = None
         while step < total:
             stage, done = _stage_at(recipe.stages, step)
             if stage is not current:
                 labels = batches.labels_for(train, stage, recipe, out, scheme)
-                current, stream = stage, batches.Batches(train, labels, stage, recipe)
+                current, stream = stage, batches.Batches(train, labels, stage, recipe, worker)
             lr = _lr(stage, done)
             for group in optimiser.param_groups:
                 group["lr"] = lr
