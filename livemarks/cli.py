@@ -74,6 +74,7 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command line (this process's own by default) and returns the exit status."""
     os.environ["https_proxy"] = _NOWHERE
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # as in backends/onnx.py; but `doctor` loads ONNX Runtime by itself
     args = parser().parse_args(arguments)
     try:
         trace = open(args.log_file, "a", encoding="utf-8") if args.log_file else None  # noqa: SIM115 - closed below

@@ -50,7 +50,9 @@ def run(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, still_model: C
     model = str(still_model())
 
     def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-c", OFFLINE, *map(str, arguments), "--model", model]
+        command = [sys.executable, "-c", OFFLINE, *map(str, arguments)]
+        if arguments[0] != "doctor":
+            command += ["--model", model]
         home = {name: str(tmp_path / "home") for name in ("HOME", "USERPROFILE", "LOCALAPPDATA", "XDG_CACHE_HOME")}
         temp = {name: str(tmp_path / "temp") for name in ("TMPDIR", "TEMP", "TMP")}
         # MediaPipe imports matplotlib, which keeps a list of the system's fonts.
@@ -107,6 +109,12 @@ def test_only_what_was_asked_for_is_kept(run: Run, clip: Path, tmp_path: Path) -
     done = run("video", clip, "--landmarks", tmp_path / "out" / "p.csv")
     assert done.returncode == 0, done.stderr
     assert files(tmp_path) == ["out/p.csv"]
+
+
+def test_doctor_keeps_nothing(run: Run, tmp_path: Path) -> None:
+    """It loads every library by itself."""
+    assert "detector" in run("doctor", "--no-cameras").stdout
+    assert files(tmp_path) == []
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no umask")
