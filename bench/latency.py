@@ -361,8 +361,8 @@ def measure_growth(options: argparse.Namespace) -> Iterator[Row]:
     cases += [(1, size_wh) for size_wh in SIZES_WH if size_wh != SIZES_WH[1]]
     for model in options.model:
         for faces, size_wh in cases:
-            frames = crowd(faces, size_wh, min(2 * FPS, 500_000_000 // (3 * size_wh[0] * size_wh[1])))
             net = api.open_net(model, backend=options.backend[0])
+            frames = crowd(faces, size_wh, min(2 * FPS, 500_000_000 // (3 * size_wh[0] * size_wh[1])))
             with closing(api.open_tracker(net, faces=faces)) as tracker:
                 step_s, rest_s, found = steps(tracker, frames, round(options.seconds * FPS))
             size = f"{size_wh[0]}x{size_wh[1]}"

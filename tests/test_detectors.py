@@ -179,7 +179,10 @@ print("ours", file=sys.stderr)
     assert run.stdout == ""
 
 
-def test_what_others_say_meanwhile_is_passed_on(capfd: pytest.CaptureFixture[str]) -> None:
+def test_what_others_say_meanwhile_is_passed_on(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mediapipe, "_has_said_all", threading.Event())
     chatter = (
         b"INFO: [environment.cc:36] Creating LiteRT environment with options\n",
         b"INFO: Created TensorFlow Lite XNNPACK delegate for CPU.\n",
@@ -191,6 +194,7 @@ def test_what_others_say_meanwhile_is_passed_on(capfd: pytest.CaptureFixture[str
             os.write(2, line)
             os.write(2, b"WARNING: disk almost full\n")
     os.write(2, b"afterwards\n")
+    assert mediapipe._has_said_all.is_set()
     assert capfd.readouterr().err == "WARNING: disk almost full\n" * len(chatter) + "afterwards\n"
 
 

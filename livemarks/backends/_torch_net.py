@@ -1,4 +1,7 @@
-"""A net in PyTorch, made from a model file: the architecture its card names, the parameters its graph carries."""
+"""A net in PyTorch, made from a model file: the architecture its card names, the parameters its graph carries.
+
+Where the graph has a convolution and its batch normalisation folded into one, so has the net made from it.
+"""
 
 from __future__ import annotations
 
@@ -25,13 +28,14 @@ def open_net(path: Path, card: Card) -> nn.Module:
     """The net of a model file, in float32 on the CPU. Raises LivemarksError if the file isn't what its card says."""
     check_size(path)
     try:
-        values = {t.name: _array(t) for t in onnx.load(path, load_external_data=False).graph.initializer}
+        values = _values(onnx.load(path, load_external_data=False).graph)
     except (DecodeError, ValueError, TypeError) as error:
         raise LivemarksError(f"{path} is no ONNX model, or a damaged one") from error
     build = plugins.load("models", card.architecture)
     try:
         with torch.device("meta"):  # shapes without memory, until the file proves that it holds what its card claims
-            net: nn.Module = build(scheme_of(card), **card.options)
+            net: nn.Module = build(scheme_of(card), size_hw=card.size_hw, **card.options).eval()
+            _fold(net, [name for name, _ in net.named_parameters() if name not in values], card)
     except (TypeError, ValueError, RuntimeError) as error:
         raise LivemarksError(f"{path}: its card's options build no {card.architecture} net: {error}") from error
     state = {}
@@ -41,7 +45,7 @@ def open_net(path: Path, card: Card) -> nn.Module:
             raise LivemarksError(f"{path} holds no {tuple(claimed.shape)} parameter {name}; export the net again")
         state[name] = torch.from_numpy(value).to(claimed.dtype)
     net.load_state_dict(state, assign=True)
-    return net.eval().requires_grad_(False)
+    return net.requires_grad_(False)
 
 
 def on(device: torch.device | str, net: nn.Module) -> nn.Module:
@@ -50,8 +54,44 @@ def on(device: torch.device | str, net: nn.Module) -> nn.Module:
     return moved
 
 
-def _array(tensor: Any) -> NDArray[Any]:
-    return np.array(numpy_helper.to_array(tensor))  # a copy, since PyTorch wants to be able to write
+def _values(graph: onnx.GraphProto) -> dict[str, NDArray[Any]]:
+    """The graph's numbers by their PyTorch names."""
+    # copies, since PyTorch wants to be able to write
+    values = {tensor.name: np.array(numpy_helper.to_array(tensor)) for tensor in graph.initializer}
+    # Two that the exporter folds, and so renames: a convolution's bias with the normalisation after it, and the factor
+    # of sigma, which vanishes if it is 1.
+    values.setdefault("sigma_scale", np.ones((), np.float32))
+    for node in graph.node:
+        inputs = [name.removesuffix(".float32") for name in node.input]
+        if node.op_type == "Conv" and len(inputs) == 3 and inputs[2] in values:
+            values.setdefault(inputs[1].removesuffix("weight") + "bias", values[inputs[2]])
+        elif node.op_type == "Mul" and "sigma" in node.output:
+            values["sigma_scale"] = next(values[name] for name in inputs if name in values)
+    return values
+
+
+def _fold(net: nn.Module, missing: list[str], card: Card) -> None:
+    """Replaces each batch normalisation whose parameters are missing by a bias of the convolution before it."""
+    folded = {name.rpartition(".")[0] for name in missing}
+    made: list[tuple[Tensor, nn.Conv2d]] = []  # what each convolution gave
+    handles = []
+    for path, module in net.named_modules():
+        if isinstance(module, nn.Conv2d):
+            handles.append(module.register_forward_hook(lambda conv, _, out: made.append((out, conv))))
+        elif isinstance(module, nn.BatchNorm2d) and path in folded:
+
+            def give_bias(_: nn.Module, inputs: tuple[Tensor]) -> None:
+                conv = next(conv for out, conv in made if out is inputs[0])
+                conv.bias = nn.Parameter(torch.empty(conv.out_channels))
+
+            handles.append(module.register_forward_pre_hook(give_bias))
+    net(torch.zeros((1, *card.size_hw, 3), dtype=torch.uint8))
+    for handle in handles:
+        handle.remove()
+    for path in folded:
+        if isinstance(net.get_submodule(path), nn.BatchNorm2d):
+            parent, _, name = path.rpartition(".")
+            setattr(net.get_submodule(parent), name, nn.Identity())
 
 
 class Mixed(nn.Module):
