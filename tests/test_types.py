@@ -1,0 +1,64 @@
+"""Values check themselves at birth, say what was expected in one line, and can't be changed afterwards."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from livemarks import plugins
+from livemarks.types import Card, FaceBox, Frame, Landmarks, LivemarksError, Scheme
+
+NOSE = plugins.load("schemes", "nose1")
+
+
+def test_frames_are_read_only_colour_pictures() -> None:
+    frame = Frame(np.zeros((4, 6, 3), np.uint8), 0, 0.0)
+    assert frame.size_wh == (6, 4)
+    assert "6x4" in repr(frame)
+    with pytest.raises(ValueError, match="read-only"):
+        frame.image[0, 0] = 1
+    wrong: list[Any] = [np.zeros((4, 6), np.uint8), np.zeros((4, 6, 4), np.uint8), np.zeros((4, 6, 3), np.float32)]
+    for image in wrong:
+        with pytest.raises(ValueError, match="image must be"):
+            Frame(image, 0, 0.0)
+
+
+@pytest.mark.parametrize("xyxy", [[0, 0, 0, 5], [5, 0, 1, 5], [0, 0, 1], [0, 0, float("nan"), 5]])
+def test_boxes_have_an_inside(xyxy: list[float]) -> None:
+    with pytest.raises(ValueError, match="xyxy must have"):
+        FaceBox(np.array(xyxy, np.float32))
+
+
+def test_values_keep_a_copy() -> None:
+    mine = np.array([0, 0, 4, 8], np.float32)
+    box = FaceBox(mine)
+    mine[0] = 99
+    assert box.xyxy[0] == 0
+    assert box.center_xy.tolist() == [2, 4]
+    assert box.size_wh.tolist() == [4, 8]
+
+
+def test_landmarks_fit_their_scheme() -> None:
+    Landmarks(NOSE, np.zeros((1, 2), np.float32), np.ones(1, np.float32))
+    with pytest.raises(ValueError, match=r"xy must have shape \(1, 2\), not \(2, 2\)"):
+        Landmarks(NOSE, np.zeros((2, 2), np.float32), np.ones(1, np.float32))
+
+
+def test_schemes_refuse_what_cannot_be() -> None:
+    good = {"name": "x", "points": ("a", "b"), "mirror": (1, 0), "edges": (), "norm": None}
+    Scheme(**good)  # type: ignore[arg-type]
+    for change in ({"points": ("a", "a")}, {"mirror": (1, 1)}, {"mirror": (0,)}, {"edges": ((0, 2),)}):
+        with pytest.raises(ValueError, match="scheme x"):
+            Scheme(**{**good, **change})  # type: ignore[arg-type]
+
+
+def test_cards_bound_memory() -> None:
+    with pytest.raises(ValueError, match="input size"):
+        Card("x", "pyramid", "ibug68", (100_000, 100_000), 1.4)
+    with pytest.raises(ValueError, match="margin"):
+        Card("x", "pyramid", "ibug68", (128, 128), 0.0)
+
+
+def test_unknown_plug_ins_name_the_known() -> None:
+    with pytest.raises(LivemarksError, match="ibug68"):
+        plugins.load("schemes", "ibug86")
