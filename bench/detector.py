@@ -39,7 +39,8 @@ def pasted(sample: Sample, size: float, rng: np.random.Generator) -> tuple[U8, F
     xy = (sample.xy + 0.5) * scale_xy - 0.5
     half = np.minimum(np.ptp(xy, axis=0) / 2, (width / 2, height / 2))
     shift = (rng.uniform(half, FRAME_WH - half) - (xy.min(axis=0) + xy.max(axis=0)) / 2).round()
-    frame = cv2.resize(cv2.GaussianBlur(image[::-1], (0, 0), image.shape[1] / 8), FRAME_WH)  # no second face in that
+    blots = cv2.resize(image[::-1], (16, 12), interpolation=cv2.INTER_AREA)  # upside down: no second face in that
+    frame = cv2.resize(blots, FRAME_WH, interpolation=cv2.INTER_CUBIC)
     to_frame = np.column_stack([np.eye(2), shift])
     frame = cv2.warpAffine(small, to_frame, FRAME_WH, dst=frame, borderMode=cv2.BORDER_TRANSPARENT)
     return np.asarray(frame, np.uint8), np.asarray(xy + shift, np.float32)

@@ -19,7 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from livemarks import plugins, weights
-from livemarks.backends import _common, _cuda, _engines
+from livemarks.backends import _common, _cuda, _engines, _torch_net
 from livemarks.backends import onnx as onnx_backend
 from livemarks.geometry import face_crop
 from livemarks.train import recipe
@@ -165,6 +165,19 @@ def test_shipped_nets_are_the_same_in_pytorch(name: str, astronaut: U8) -> None:
     faces = real_crops(astronaut, card, 3)
     exact, other = load("torch", path, card, threads=1), load("onnx", path, card, threads=1)
     assert_same(other(faces), exact(faces), 0.05 * card.size_hw[0] / 128)
+
+
+@pytest.mark.parametrize("name", weights.names())
+def test_half_precision_costs_no_accuracy(name: str, astronaut: U8) -> None:
+    """What CUDA backends compute in float16, here on the CPU, which can do it, if slowly."""
+    path = weights.find(name)
+    card = weights.read_card(path)
+    faces = real_crops(astronaut, card, 3)
+    net = _torch_net.halve(_torch_net.open_net(path, card))
+    xy, sigma, presence = (value.numpy() for value in net(torch.from_numpy(faces)))
+    want = load("torch", path, card, threads=1)(faces)
+    assert_same((xy, *want[1:]), want, 0.25 * card.size_hw[0] / 128)
+    assert_same((want[0], sigma, presence), want, 0.05)
 
 
 @pytest.mark.gpu

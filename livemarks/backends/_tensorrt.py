@@ -15,14 +15,14 @@ from torch import nn
 from livemarks.backends import _engines
 from livemarks.backends._common import scheme_of
 from livemarks.backends._cuda import BATCHES, Batched, Staged
-from livemarks.backends._torch_net import Mixed, on, open_net
+from livemarks.backends._torch_net import halve, on, open_net
 from livemarks.types import Card, LivemarksError, Runner
 
 
 def open_runner(path: Path, card: Card, precision: str) -> Runner:
     """All engines of a net; those not in the cache are built here, not in the middle of a video."""
     net = on("cuda", open_net(path, card))
-    net = Mixed(net) if precision == "fp16" else net
+    net = halve(net) if precision == "fp16" else net
     points = len(scheme_of(card))
     model_sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     engines = {batch: _engine(net, card, batch, model_sha256, precision) for batch in BATCHES}

@@ -23,10 +23,10 @@ def load(
     precision = choose("precision", precision, ("fp16", "fp32"), "cudagraph")
     require("train", "torch", "onnx")
     from livemarks.backends._cuda import Batched, Staged, require_cuda
-    from livemarks.backends._torch_net import Mixed, on, open_net
+    from livemarks.backends._torch_net import halve, on, open_net
 
     require_cuda(device)
     net = on("cuda", open_net(path, card))
-    net = Mixed(net) if precision == "fp16" else net
+    net = halve(net) if precision == "fp16" else net
     points = len(scheme_of(card))
     return Batched(f"cudagraph (cuda, {precision})", card, lambda n: Staged(net, n, card, points, capture=True))

@@ -99,7 +99,7 @@ class Detector:
     faces: how many are wanted; more are returned if they come for free. None: all, the small ones of a crowd too,
     whatever the time it takes; for photographs.
 
-    A frame costs about 1.5 ms, 4 ms more where full range is asked, and 1.5 ms more for each of its proposals.
+    A frame costs about 2 ms on one core, 5 ms more where full range is asked, and 2 ms more for each closer look.
     """
 
     def __init__(self, range: str = "auto", faces: int | None = 1) -> None:
