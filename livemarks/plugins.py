@@ -16,7 +16,7 @@ from livemarks.types import LivemarksError
 SYMBOLS = {
     "schemes": "SCHEME",  # a types.Scheme
     "detectors": "Detector",  # class: types.Detector
-    "models": "build",  # build(scheme: Scheme, **options) -> torch.nn.Module
+    "models": "build",  # build(scheme: Scheme, *, size_hw, **options) -> torch.nn.Module
     "backends": "load",  # load(path: Path, card: Card, **options) -> types.Runner
     "sources": "Source",  # class: types.Source
     "sinks": "Sink",  # class: types.Sink

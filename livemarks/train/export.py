@@ -1,7 +1,9 @@
 """A trained net and its card as one ONNX file: the only form in which weights ship.
 
-Parameters keep their PyTorch names. Those of more than a few numbers are stored as float16 under that name, with a Cast
-back to float32 behind it: half the bytes, and the same float32 arithmetic in every backend.
+Parameters keep their PyTorch names, but for biases that the exporter makes by folding batch normalisation into a
+convolution; backends/_torch_net.py finds its way by the graph there. Those of more than a few numbers are stored as
+float16 under that name, with a Cast back to float32 behind it: half the bytes, and the same float32 arithmetic in every
+backend.
 """
 
 from __future__ import annotations
