@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch", reason="training needs the train extra")
 onnxruntime = pytest.importorskip("onnxruntime")
 
 from livemarks import plugins, weights  # noqa: E402
-from livemarks.models._net import Raw  # noqa: E402
+from livemarks.models._net import LandmarkNet, PyramidHead, Raw  # noqa: E402
 from livemarks.train import batches, fit, recipe, study, teach  # noqa: E402
 from livemarks.train.augment import Augment  # noqa: E402
 from livemarks.train.export import export  # noqa: E402
@@ -192,3 +192,40 @@ def test_labels_are_the_teachers_where_the_stage_says_so(pack: Path, tmp_path: P
 def test_a_set_named_twice_is_drawn_twice_as_often(pack: Path) -> None:
     faces, _ = batches.load(_recipe(), plugins.load("schemes", "kaggle15"), pack, torch.device("cpu"))
     assert len(faces.of(("afw", "afw"))) == 2 * len(faces.of(("afw",))) == 2 * len(faces.xy)
+
+
+class Guessing(LandmarkNet):
+    """Says that all points are in the crop's middle, and as unsure as its head's bias tells."""
+
+    def __init__(self, points: int, *, head: bool) -> None:
+        super().__init__((64, 64), grey=False)
+        self.points = points
+        self.head = PyramidHead([4], 4, points, self.size_hw) if head else None
+
+    def raw(self, pixels: torch.Tensor) -> Raw:
+        ones = torch.ones(len(pixels), self.points)
+        log_sigma = ones * (0.0 if self.head is None else self.head.sigma.bias)
+        return Raw(31.5 * torch.ones(len(pixels), self.points, 2), log_sigma, ones[:, 0])
+
+
+@pytest.mark.parametrize("head", [True, False])
+def test_sigma_is_calibrated_point_by_point_where_the_net_has_a_head(head: bool) -> None:
+    scheme = plugins.load("schemes", "kaggle15")
+    spread = torch.arange(1.0, 16.0)[:, None]  # px: how far labels lie from where the net guesses
+    spread = (spread + spread[list(scheme.mirror)]) / 2
+    generator = torch.Generator().manual_seed(0)
+    xy = 31.5 + spread * torch.randn(400, 15, 2, generator=generator)
+    xy[::7, 3] = float("nan")
+    upright = torch.tensor([31.5, 31.5, 64.0, 0.0]).expand(400, 2, 4)
+    held = batches.FaceTensors(
+        torch.zeros(400, 3, 64, 64, dtype=torch.uint8), xy, upright, torch.ones(400), ("afw",) * 400
+    )
+    net = Guessing(15, head=head)
+    fit._calibrate(net, held, replace(_recipe(), size_hw=(64, 64), margin=1.0), scheme)
+    sigma = net(torch.zeros(1, 64, 64, 3))[1][0]
+    if head:
+        assert sigma.tolist() == pytest.approx(spread[:, 0].tolist(), rel=0.12)
+        assert sigma.tolist() == pytest.approx(sigma[list(scheme.mirror)].tolist())
+    else:
+        assert len(set(sigma.tolist())) == 1
+        assert spread.min() < sigma[0] < spread.max()
