@@ -11,6 +11,7 @@ import faulthandler
 import io
 import logging
 import os
+import re
 import signal
 import sys
 import warnings
@@ -132,6 +133,14 @@ def _sigterm_as_ctrl_c() -> Iterator[list[int]]:
 
 
 class _Stderr(logging.Handler):
+class _OneLine(logging.Formatter):
+    """A message stays a line, and can't steer the terminal, whatever the names of files in it."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        record.message = re.sub(r"[\0-\x1f\x7f-\x9f]", lambda match: repr(match[0])[1:-1], record.message)
+        return super().formatMessage(record)
+
+
     """Writes to whatever sys.stderr is at that moment: a progress bar replaces it while it is shown."""
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -143,10 +152,10 @@ def _messages(args: argparse.Namespace, trace: TextIO | None) -> Iterator[None]:
     """Sends livemarks' log to stderr, as much of it as was asked for, and all of it to `trace`."""
     level = logging.ERROR if args.quiet else logging.DEBUG if args.verbose else logging.INFO
     handlers: list[logging.Handler] = [_Stderr(level)]
-    handlers[0].setFormatter(logging.Formatter("livemarks: %(message)s"))
+    handlers[0].setFormatter(_OneLine("livemarks: %(message)s"))
     if trace:
         handlers.append(logging.StreamHandler(trace))
-        handlers[1].setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        handlers[1].setFormatter(_OneLine("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     log.setLevel(logging.DEBUG)
     log.propagate = False
     for handler in handlers:

@@ -179,8 +179,10 @@ def test_demo_shows_a_face_in_every_frame(run: Run, model: str, tmp_path: Path) 
 
 
 def test_images_are_counted_if_nothing_else_is_wanted(run: Run, photos: Path, model: str) -> None:
-    status, out, _ = run("image", photos, "--model", model)
+    status, out, err = run("image", photos, "--model", model)
     assert status == 0
+    assert ": 3 images in " in err[0]
+    assert ": 1 image in " in run("image", photos / "one.jpg", "--model", model)[2][0]
     assert sorted(line.rpartition("/")[2] for line in out) == [
         "none.png: no faces",
         "one.jpg: 1 face",
@@ -340,8 +342,8 @@ def test_progress_off_a_terminal_is_a_line_now_and_then(
             now_s += 0.125
             show(Tally(processed, processed, fps=100.0))
     assert [record.getMessage() for record in caplog.records] == [
-        "clip.mp4: 390 of 1000 frames, 100.0 fps, 6 s left",
-        "clip.mp4: 790 of 1000 frames, 100.0 fps, 2 s left",
+        "clip.mp4: 390 of 1000 frames, 100.0 a second, 6 s left",
+        "clip.mp4: 790 of 1000 frames, 100.0 a second, 2 s left",
     ]
     assert capfd.readouterr() == ("", "")
 
@@ -380,7 +382,7 @@ def test_progress_on_a_terminal_is_a_bar(no_color: bool, clip: Path, model: str,
             shown += part
     os.close(ours)
     assert process.returncode == 0
-    assert f"/{FRAMES} frames".encode() in shown
+    assert f" of {FRAMES} frames".encode() in shown
     assert (b"\x1b[3" in shown) != no_color  # colours
     assert f"{FRAMES} frames in".encode() in shown
 

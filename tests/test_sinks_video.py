@@ -145,6 +145,21 @@ def test_a_live_recording_starts_at_0(tmp_path: Path) -> None:
     assert [float(t) for t in after.times] == pytest.approx([0.0, 0.0, 0.25, 0.75], abs=2e-5)
 
 
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_a_live_recording_leaves_out_the_night(tmp_path: Path, suffix: str) -> None:
+    """Two nights, each longer than an mp4 can hold one picture."""
+    sink = Sink(str(tmp_path / f"out{suffix}"), SourceInfo("camera 0", media.SIZE_WH, Fraction(30), None, live=True))
+    for i, t_s in enumerate([5000.0, 5000.5, 35000.0, 35060.0, 90000.0]):
+        image = media.numbered(i)
+        sink.write(media.result(image, i, t_s), image, Tally())
+    sink.close()
+    after = media.look(tmp_path / f"out{suffix}")
+    assert [media.number(image) for image in after.images] == [0, 1, 2, 3, 4]
+    assert [float(t) for t in after.times] == pytest.approx([0.0, 0.5, 1.5, 61.5, 62.5], abs=1e-3)
+    assert len(sink.notices) == 1
+    assert "23.6 hours" in sink.notices[0]
+
+
 def test_a_run_that_ends_early_leaves_a_film_of_what_was_done(tmp_path: Path) -> None:
     clip = media.make_clip(tmp_path / "in.mp4", 100, sounds=1)
     source = Source(str(clip))

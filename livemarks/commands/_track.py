@@ -31,6 +31,11 @@ def positive(text: str) -> float:
     return number
 
 
+def counted(number: int, noun: str) -> str:
+    """ "1 frame", "2 frames"."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def count(text: str) -> int:
     """An option's whole number above zero."""
     if not text.isdecimal() or int(text) == 0:
@@ -99,9 +104,10 @@ def follow(
 ) -> int:
     """Runs a source to its end, or for so many seconds, and says how it went.
 
-    wrote: what the sinks write. ids: whether faces are drawn with theirs.
+    wrote: what the sinks write. ids: whether faces are drawn with theirs. noun: what the source gives.
     Returns the exit status: 2 if the source was damaged, so that something of it is missing.
     """
+    noun: str = "frame",
     from livemarks import draw, pipeline
     from livemarks.commands._progress import progress
     from livemarks.types import Tally
@@ -115,7 +121,7 @@ def follow(
     last = Tally()
     started_s = time.monotonic()
     try:
-        with progress(source.info, quiet) as show:
+        with progress(source.info, quiet, noun) as show:
 
             def on_tally(tally: Tally) -> None:
                 nonlocal last
@@ -126,7 +132,7 @@ def follow(
             pipeline.run(source, tracker, sinks, draw=overlay, on_tally=on_tally)
     finally:  # also after Ctrl-C and errors: what was done is kept, and told
         if last.processed:
-            _tell(source.info, net, last, time.monotonic() - started_s, wrote)
+            _tell(source.info, net, last, time.monotonic() - started_s, wrote, noun)
             for reporter in (source, *sinks):
                 for notice in getattr(reporter, "notices", ()):
                     log.warning("%s", notice)
@@ -158,16 +164,16 @@ class _Deadline:
     def close(self) -> None: ...
 
 
-def _tell(info: SourceInfo, net: Net, tally: Tally, elapsed_s: float, wrote: Sequence[str]) -> None:
+def _tell(info: SourceInfo, net: Net, tally: Tally, elapsed_s: float, wrote: Sequence[str], noun: str) -> None:
     dropped = f", {tally.dropped} of {tally.captured} dropped" if info.live else ""
     log.info(
-        "%s: %d frames in %.1f s (%.1f fps)%s; a face in %d (%.1f %%); %s on %s",
-        *(info.name, tally.processed, elapsed_s, tally.processed / elapsed_s, dropped),
+        "%s: %s in %.1f s (%.1f a second)%s; a face in %d (%.1f %%); %s on %s",
+        *(info.name, counted(tally.processed, noun), elapsed_s, tally.processed / elapsed_s, dropped),
         *(tally.faces, 100 * tally.faces / tally.processed, net.card.name, net.runner.label),
     )
     columns = [(stage, f"{1e3 * s:.2f}") for stage, s in tally.stage_s.items() if s > 0 and stage != _Deadline.stage]
     widths = [max(map(len, column)) for column in columns]
-    for title, row in zip(("stage", "ms a frame"), zip(*columns, strict=True), strict=False):
+    for title, row in zip(("stage", f"ms a {noun}"), zip(*columns, strict=True), strict=False):
         log.info("%-10s  %s", title, "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)))
     if wrote:
         log.info("wrote %s", ", ".join(wrote))

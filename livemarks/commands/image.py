@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
         if not sinks:
             sinks.append(lambda: _Count(source.names))
         wrote = [path for path in (args.out, args.landmarks) if path]
-        return _track.follow(source, tracker, sinks, net=net, wrote=wrote, quiet=args.quiet)
+        return _track.follow(source, tracker, sinks, net=net, wrote=wrote, quiet=args.quiet, noun="image")
 
 
 def _folders(inputs: Sequence[str]) -> set[str]:
@@ -84,6 +84,6 @@ class _Count:
     def write(self, result: Result, image: U8 | None, tally: Tally) -> None:
         del image, tally
         n = len(result.faces)
-        print(f"{self._names[result.frame.index]}: {n or 'no'} face{'' if n == 1 else 's'}")
+        print(f"{self._names[result.frame.index]}: {_track.counted(n, 'face') if n else 'no faces'}")
 
     def close(self) -> None: ...

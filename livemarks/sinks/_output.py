@@ -68,7 +68,7 @@ class Lines:
 
         Raises Stop once nobody reads standard output any more.
         """
-        data = text.encode()
+        data = text.encode(errors="backslashreplace")  # a name may hold bytes that are no text; JSON escapes alike
         try:
             self._file.write(data)
             self._file.flush()

@@ -59,6 +59,10 @@ _NO_ZERO = 0x0200
 # A packet of sound further ahead than this has a damaged time stamp; sources.video trusts frames as far.
 _AHEAD_S = 3600.0
 
+# A longer pause of a live source (a laptop slept, a camera was away overnight) is left out but for so much: nobody
+# would watch it, and an mp4 can't hold a picture for more than 2^31 ticks, which may be 6.6 hours.
+_PAUSE_S, _SHORT_PAUSE_S = 3600.0, 1.0
+
 
 class Sink:
     """Writes .mp4, .m4v, .mov or .mkv. Sound is copied packet by packet, not encoded again.
@@ -82,13 +86,19 @@ class Sink:
         self._draft = Draft(path, info.path)
         self._info = info
         self._clock = Clock(info.live)
+        self._t_s, self._left_out_s = 0.0, 0.0  # of the newest frame; of pauses
         self._film: _Film | None = None  # begun by the first frame, whose size it takes
         self._broken = False
 
     def write(self, result: Result, image: U8 | None, tally: Tally) -> None:  # noqa: ARG002 - pixels only
         """LivemarksError if the disk is full."""
         picture = result.frame.image if image is None else image
-        t_s = self._clock(result.frame.t_s)
+        t_s = self._clock(result.frame.t_s) - self._left_out_s
+        if self._info.live and t_s - self._t_s > _PAUSE_S:
+            shorter_s = t_s - self._t_s - _SHORT_PAUSE_S
+            self._left_out_s += shorter_s
+            t_s -= shorter_s
+        self._t_s = t_s
         try:
             if self._film is None:
                 self._film = self._begin(picture)
@@ -102,6 +112,8 @@ class Sink:
         if self._film is None:
             self._draft.drop()
             return
+        if self._left_out_s > 0:
+            self.notices.append(f"{self._path} leaves out {self._left_out_s / 3600:.1f} hours in which no picture came")
         failure: FFmpegError | None = None
         try:
             self._film.finish()

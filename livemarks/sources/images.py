@@ -24,6 +24,8 @@ SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".
 # SWS_BICUBIC, SWS_FULL_CHR_H_INT and SWS_ACCURATE_RND, of which PyAV before 18 has no names.
 _SCALING = 0x4 | 0x2000 | 0x40000
 
+# How the pictures of phones begin. They are kept in tiles, which FFmpeg doesn't join, and turned in their own way.
+_PHONE = (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftypavif")
 
 # By Exif's orientation (Exif 2.32, 4.6.4): how to show what is stored.
 _TURNS: dict[int, Turn] = {
@@ -104,6 +106,8 @@ def _read(file: Path) -> U8:
         data = file.read_bytes()
         with av.open(io.BytesIO(data), "r") as container:
             format = container.format.name
+            if data[4:12] in _PHONE:
+                raise LivemarksError(f"{file} is HEIC or AVIF, which can't be read here; save it as JPEG or PNG")
             if not (format.endswith("_pipe") or format in ("image2", "gif")):
                 raise LivemarksError(f"{file} is no image; `livemarks video` reads videos")
             picture = next(container.decode(video=0))

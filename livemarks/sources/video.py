@@ -222,6 +222,8 @@ def _open(file: Any, name: str) -> InputContainer:
     if isinstance(file, str):
         if os.path.isdir(file):
             raise LivemarksError(f"{name} is a folder, not a video; `livemarks image` reads a folder of images")
+        if "://" in file and not os.path.exists(file):
+            raise LivemarksError(f"{name} is an address: fetch it first, or `livemarks webcam --camera` plays it")
         file = f"file:{file}"  # or a colon in its name would make it an address
     # FFmpeg is silent in PyAV unless someone asks for its log. Lists of other media (.m3u8, .sdp) may not lead anywhere
     # but to files: nothing is ever fetched.
