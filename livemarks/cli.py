@@ -132,7 +132,6 @@ def _sigterm_as_ctrl_c() -> Iterator[list[int]]:
         signal.signal(signal.SIGTERM, before)
 
 
-class _Stderr(logging.Handler):
 class _OneLine(logging.Formatter):
     """A message stays a line, and can't steer the terminal, whatever the names of files in it."""
 
@@ -141,6 +140,7 @@ class _OneLine(logging.Formatter):
         return super().formatMessage(record)
 
 
+class _Stderr(logging.Handler):
     """Writes to whatever sys.stderr is at that moment: a progress bar replaces it while it is shown."""
 
     def emit(self, record: logging.LogRecord) -> None:

@@ -101,13 +101,13 @@ def follow(
     quiet: bool = False,
     seconds: float | None = None,
     ids: bool = True,
+    noun: str = "frame",
 ) -> int:
     """Runs a source to its end, or for so many seconds, and says how it went.
 
     wrote: what the sinks write. ids: whether faces are drawn with theirs. noun: what the source gives.
     Returns the exit status: 2 if the source was damaged, so that something of it is missing.
     """
-    noun: str = "frame",
     from livemarks import draw, pipeline
     from livemarks.commands._progress import progress
     from livemarks.types import Tally
