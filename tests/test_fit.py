@@ -202,7 +202,7 @@ class Guessing(LandmarkNet):
         self.points = points
         self.head = PyramidHead([4], 4, points, self.size_hw) if head else None
 
-    def raw(self, pixels: torch.Tensor) -> Raw:
+    def raw(self, pixels: Any) -> Raw:
         ones = torch.ones(len(pixels), self.points)
         log_sigma = ones * (0.0 if self.head is None else self.head.sigma.bias)
         return Raw(31.5 * torch.ones(len(pixels), self.points, 2), log_sigma, ones[:, 0])

@@ -214,7 +214,8 @@ def _spread(off: Tensor) -> Tensor:
     some 74 and 93 %.
     """
     one, two = torch.nanquantile(off.abs().flatten(), torch.tensor([0.683, 0.954], device=off.device))
-    return (one * two / 2).sqrt()
+    width: Tensor = (one * two / 2).sqrt()
+    return width
 
 
 def _average(net: nn.Module, decay: float) -> AveragedModel:
