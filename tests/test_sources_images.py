@@ -137,6 +137,16 @@ def test_a_bad_image_among_good_ones_is_skipped_and_noted(
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.parametrize("brand", ["heic", "mif1", "avif"])
+def test_the_pictures_of_phones_are_named(tmp_path: Path, brand: str) -> None:
+    """An mp4 that says it was one, since nothing here can make a real one."""
+    data = bytearray(media.make_clip(tmp_path / "a.mp4", 2).read_bytes())
+    data[8:12] = brand.encode()
+    (tmp_path / "a.png").write_bytes(data)
+    with pytest.raises(LivemarksError, match="is HEIC or AVIF, .*; save it as JPEG or PNG"):
+        read(tmp_path / "a.png")
+
+
 def test_too_many_pixels_are_told(tmp_path: Path) -> None:
     with pytest.raises(LivemarksError, match="or has more than 268 million pixels"):
         read(bomb(tmp_path / "a.png", 30_000, 30_000))
