@@ -7,13 +7,14 @@ u to k u + (k - 1) / 2. Live inference and training use the same functions here.
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from livemarks.types import F32, U8, Affine, Crop, FaceBox, Scheme
+from livemarks.types import F32, F64, U8, Affine, Crop, FaceBox, Scheme
 
 # A crop that shrinks the frame by more than this is read from a frame reduced by area averaging first: bilinear
 # sampling looks at 2x2 pixels, and skips pixels from a factor of two on.
@@ -23,9 +24,10 @@ _MAX_BILINEAR_SHRINK = 2.0
 def crop_affine(box: FaceBox, size_hw: tuple[int, int], margin: float) -> Affine:
     """Crop px -> frame px: upright along the box's roll, same centre, crop height = margin x the box's longer side."""
     height, width = size_hw
-    scale = margin * float(box.size_wh.max()) / height
+    x1, y1, x2, y2 = box.xyxy.tolist()  # plain numbers: NumPy would take ten times as long for four
+    scale = margin * max(x2 - x1, y2 - y1) / height
     cos, sin = scale * math.cos(box.roll_rad), scale * math.sin(box.roll_rad)
-    cx, cy = box.center_xy.tolist()
+    cx, cy = (x1 + x2) / 2, (y1 + y2) / 2
     u, v = (width - 1) / 2, (height - 1) / 2
     return Affine(np.array([[cos, -sin, cx - cos * u + sin * v], [sin, cos, cy - sin * u - cos * v]]))
 
@@ -39,39 +41,57 @@ def face_crop(image: U8, box: FaceBox, size_hw: tuple[int, int], margin: float) 
 def resample(image: U8, to_image: Affine, size_hw: tuple[int, int]) -> U8:
     """The (h, w) crop whose pixel p shows `image` at to_image(p); bilinear, black outside, averaged when shrinking."""
     height, width = size_hw
-    if to_image.scale > _MAX_BILINEAR_SHRINK:
-        image, to_image = _reduce(image, to_image, size_hw)
+    part, to_part = _part(image, to_image, size_hw)
+    if part.size == 0:
+        return np.zeros((height, width, 3), np.uint8)
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    crop: Any = cv2.warpAffine(image, to_image.matrix, (width, height), flags=flags, borderMode=cv2.BORDER_CONSTANT)
-    return crop  # type: ignore[no-any-return]
+    # The same numbers as with three channels, but OpenCV takes half the time for four: 37 us against 55, both ways in.
+    part = cv2.cvtColor(part, cv2.COLOR_BGR2BGRA)
+    crop = cv2.warpAffine(part, to_part, (width, height), flags=flags, borderMode=cv2.BORDER_CONSTANT)
+    return np.asarray(cv2.cvtColor(crop, cv2.COLOR_BGRA2BGR), np.uint8)
 
 
-def _reduce(image: U8, to_image: Affine, size_hw: tuple[int, int]) -> tuple[U8, Affine]:
-    """The part of `image` that the crop sees, halved until bilinear sampling will do, and the map into it."""
+def _part(image: U8, to_image: Affine, size_hw: tuple[int, int]) -> tuple[Any, F64]:
+    """The part of `image` that the crop sees, halved until bilinear sampling will do, and the (2, 3) map into it."""
     height, width = size_hw
-    factor = 2 ** int(math.log2(to_image.scale))  # OpenCV averages 2x2 ten times as fast as 3x3 or 4x4
-    corners = to_image(np.array([[0, 0], [width, 0], [0, height], [width, height]], np.float64))
-    x1, y1 = np.clip(np.floor(corners.min(0)) - factor, 0, None).astype(int).tolist()
-    x2, y2 = (np.ceil(corners.max(0)) + factor).astype(int).tolist()
-    part = image[y1 : max(y2, y1), x1 : max(x2, x1)]
+    factor = 1  # OpenCV averages 2x2 ten times as fast as 3x3 or 4x4
+    while factor * _MAX_BILINEAR_SHRINK < to_image.scale:
+        factor *= 2
+    (a, b, x), (c, d, y) = to_image.matrix.tolist()
+    x1, x2 = _range(x, a * width, b * height, factor)
+    y1, y2 = _range(y, c * width, d * height, factor)
+    part: Any = image[y1:y2, x1:x2]
     rows, columns = part.shape[0] // factor, part.shape[1] // factor
-    if rows == 0 or columns == 0:  # the box lies outside the image, or a sliver of it inside
-        return image, to_image
-    small: Any = part[: rows * factor, : columns * factor]
-    while small.shape[0] > rows:
-        small = cv2.resize(small, (small.shape[1] // 2, small.shape[0] // 2), interpolation=cv2.INTER_AREA)
-    offset = (factor - 1) / 2  # a reduced pixel's centre, in the pixels it averages
-    to_small = Affine(np.array([[1, 0, -x1 - offset], [0, 1, -y1 - offset]]) / factor)
-    return np.asarray(small, np.uint8), to_image.then(to_small)
+    part = part[: rows * factor, : columns * factor]
+    while part.shape[0] > rows and part.size:
+        part = cv2.resize(part, (part.shape[1] // 2, part.shape[0] // 2), interpolation=cv2.INTER_AREA)
+    middle = (factor - 1) / 2  # a reduced pixel's centre, in the pixels it averages
+    return part, np.array([[a, b, x - x1 - middle], [c, d, y - y1 - middle]]) / factor
+
+
+def _range(start: float, along: float, across: float, spare: int) -> tuple[int, int]:
+    """From and up to which column a crop reaches that starts there, with sides that go so far; and some to spare."""
+    low, high = start + min(0, along) + min(0, across), start + max(0, along) + max(0, across)
+    return max(0, math.floor(low) - spare), max(0, math.ceil(high) + spare)
 
 
 def roll_from_points(xy: NDArray[Any], scheme: Scheme) -> float:
     """Angle of the line from the subject's right eye to the left one, in radians; 0 if the scheme has no eyes."""
     if scheme.roll is None:
         return 0.0
-    right, left = (xy[list(group)].mean(axis=0) for group in scheme.roll)
-    dx, dy = (left - right).tolist()
+    dx, dy = (_eye_line(scheme) @ xy).tolist()
     return math.atan2(dy, dx)
+
+
+@cache
+def _eye_line(scheme: Scheme) -> F64:
+    """(N,) weights whose product with the points is the mean of the left eye's less that of the right eye's."""
+    assert scheme.roll is not None
+    right, left = (list(group) for group in scheme.roll)
+    weights = np.zeros(len(scheme))
+    np.add.at(weights, left, 1 / len(left))
+    np.subtract.at(weights, right, 1 / len(right))
+    return weights
 
 
 def box_from_points(xy: NDArray[Any], scheme: Scheme, score: float = 1.0, upright: bool = False) -> FaceBox:
@@ -84,15 +104,14 @@ def box_from_points(xy: NDArray[Any], scheme: Scheme, score: float = 1.0, uprigh
         raise ValueError(f"the points of {scheme.name} don't span a face box")
     roll_rad = 0.0 if upright else roll_from_points(xy, scheme)
     cos, sin = math.cos(roll_rad), math.sin(roll_rad)
-    turn = np.array([[cos, -sin], [sin, cos]])  # columns: the face's own axes in the frame
-    own = xy @ turn  # (N, 2) along the face's axes
-    low, high = own.min(axis=0), own.max(axis=0)
-    size_wh = np.maximum(high - low, 1e-3)
+    own = np.array([[cos, sin], [-sin, cos]]) @ xy.T  # (2, N) along the face's own axes
+    (x1, y1), (x2, y2) = own.min(axis=1).tolist(), own.max(axis=1).tolist()
+    wide, high = max(x2 - x1, 1e-3), max(y2 - y1, 1e-3)
     left, top, right, bottom = scheme.box_pad
-    low, high = low - size_wh * (left, top), high + size_wh * (right, bottom)
-    center_xy = turn @ ((low + high) / 2)
-    half = (high - low) / 2
-    return FaceBox(np.concatenate([center_xy - half, center_xy + half]).astype(np.float32), score, roll_rad)
+    x1, y1, x2, y2 = x1 - left * wide, y1 - top * high, x2 + right * wide, y2 + bottom * high
+    x, y, half_w, half_h = (x1 + x2) / 2, (y1 + y2) / 2, (x2 - x1) / 2, (y2 - y1) / 2
+    cx, cy = cos * x - sin * y, sin * x + cos * y
+    return FaceBox(np.array([cx - half_w, cy - half_h, cx + half_w, cy + half_h], np.float32), score, roll_rad)
 
 
 def mirror_points(xy: NDArray[Any], width: int, scheme: Scheme) -> F32:
