@@ -2,113 +2,45 @@
 
     python bench/accuracy.py --data DIR [--model NAME] [--set NAME] [--peers dlib,mediapipe --mediapipe-map FILE.npz]
 
+    python bench/accuracy.py --data DIR --slices [--model NAME] [--set NAME]
+
 Each net is measured with three boxes. `label`: the tight box of the labels, upright (roll 0), which knows more than any
 user does. `detector`: the detector's box that overlaps it most. `recrop`: the box that the points found in the
 detector's box span, turned with the face, as tracking crops the next frame.
 
 NME is the mean error of a face's points over the distance of its outer eye corners. A face that the detector misses
 is counted apart: it is no part of the means and the median, but counts as a failure, and as nothing in the AUC.
+
+--slices measures hard cases instead, each by itself, with nets of 68 points: turned heads and closed eyes as far as the
+labels show them, and every face in low light, behind a hand, blurred, small and so on (see _slices.py).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
-import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
-from functools import cache
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import _slices
 import cv2
 import numpy as np
-from numpy.typing import NDArray
+from _ask_peer import MeshMap, ask_peer
+from _faces import Answers, Detect, Truth, best_overlap, label_box, score, truths, watched
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
 from livemarks import __version__, api, metrics, plugins, weights
-from livemarks.geometry import box_from_points, crop_affine, face_crop, iou
+from livemarks.geometry import box_from_points, crop_affine, face_crop
 from livemarks.landmarker import Landmarker
-from livemarks.train.pack import whole_picture
-from livemarks.train.samples import DERIVED, PLACES, Sample, read_sets, scheme_of
-from livemarks.types import F32, F64, U8, FaceBox, Frame, LivemarksError, Scheme
+from livemarks.train.samples import DERIVED, PLACES, scheme_of
+from livemarks.types import FaceBox, Frame, LivemarksError
 
 BOXES = ("label", "detector", "recrop")
-# A detector's box and the label's that share less belong to two faces: equal boxes half a width apart share a third.
-_SAME_FACE_IOU = 0.3
-_IMM_HELD_OUT = {f"{person:02d}" for person in range(33, 41)}  # the exercise's validation people
-_KAGGLE_PX = 96  # crop side in whose pixels errors of the 15 points are told, as Kaggle does
-_LOW_PRESENCE = 0.5
-
-Detect = Callable[[Frame], tuple[FaceBox, ...]]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Truth:
-    """One labelled face. xy: (N, 2) px in the scheme that is measured. interocular_px: of the set's own labels."""
-
-    sample: Sample
-    xy: F32
-    interocular_px: float
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Answers:
-    """What was found on n faces: xy (n, N, 2) and sigma (n, N) px of the pictures, NaN where the face was missed.
-
-    sigma is None for a peer that has none. presence: (n,) in 0..1. crop_px: (n,) picture px along the side of the crop.
-    """
-
-    xy: F64
-    sigma: F64 | None
-    presence: F64
-    crop_px: F64
-
-
-@cache
-def truths(data: Path, set_name: str, scheme: str, limit: int | None) -> list[Truth]:
-    """The set's faces with labels in `scheme`, its own or one derived from it; stderr tells of those left out.
-
-    Of IMM only persons 33 to 40.
-    """
-    samples, problems = read_sets(data, [set_name])
-    for line in problems:
-        print(f"left out: {line}", file=sys.stderr)
-    own = scheme_of(set_name)
-    derive = DERIVED.get((own, scheme))
-    if set_name == "imm":
-        samples = [sample for sample in samples if sample.person in _IMM_HELD_OUT]
-    samples = samples[:limit]
-    labels = np.stack([sample.xy for sample in samples])
-    distance = metrics.interocular_px(labels, plugins.load("schemes", own)).tolist()
-    return [Truth(s, derive(s.xy) if derive else s.xy, d) for s, d in zip(samples, distance, strict=True)]
-
-
-def watched(faces: Sequence[Truth], text: str) -> Iterable[Truth]:
-    """The faces, with a progress bar on stderr if somebody looks."""
-    console = Console(stderr=True)
-    return track(faces, text, console=console, disable=not console.is_terminal, transient=True)
-
-
-def label_box(sample: Sample, image: U8, margin: float) -> FaceBox:
-    """The upright tight box of all labels of the set; of Kaggle's pictures, crops themselves, what shows all of it."""
-    if sample.set == "kaggle":
-        return whole_picture(image, margin)
-    return box_from_points(sample.xy, plugins.load("schemes", sample.scheme), upright=True)
-
-
-def best_overlap(boxes: Sequence[FaceBox], wanted: FaceBox) -> int | None:
-    """Which box is the wanted face's: the one that overlaps it most; None if none does so enough."""
-    if not boxes:
-        return None
-    shared = iou(np.stack([box.xyxy for box in boxes]), wanted.xyxy[None])[:, 0]
-    return int(shared.argmax()) if shared.max() >= _SAME_FACE_IOU else None
 
 
 # --- our nets --------------------------------------------------------------------------------------------------------
@@ -137,116 +69,7 @@ def ask_net(landmarker: Landmarker, margin: float, faces: Sequence[Truth], box_k
     return Answers(xy, sigma, presence, crop_px)
 
 
-# --- peers -----------------------------------------------------------------------------------------------------------
-
-
-def ask_peer(
-    command: Sequence[str], faces: Sequence[Truth], box_kind: str, mesh_map: MeshMap | None
-) -> tuple[Answers, str]:
-    """What the peer behind `command` (see _peers.py) says of every face, and its version.
-
-    Of several faces, the one whose points' box overlaps the label's most. Raises LivemarksError if it isn't installed.
-    """
-    xy = np.full((len(faces), 68, 2), np.nan)
-    ibug68 = plugins.load("schemes", "ibug68")
-    with (
-        tempfile.TemporaryFile("w+") as log,
-        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True) as process,
-    ):
-        assert process.stdin is not None
-        assert process.stdout is not None
-        replies = process.stdout
-
-        def answer() -> dict[str, Any]:
-            line = replies.readline()
-            if line:
-                return dict(json.loads(line))
-            log.seek(0)
-            last = (log.read().strip() or "without a word").splitlines()[-1]
-            raise LivemarksError(f"{' '.join(command)} ended: {last}")
-
-        hello = answer()
-        if "missing" in hello:
-            raise LivemarksError(f"not installed in {command[0]}: {hello['missing']}")
-        for i, face in enumerate(watched(faces, command[-1])):
-            box = label_box(face.sample, face.sample.read(), 1.0)
-            given = box.xyxy.tolist() if box_kind == "label" else None
-            process.stdin.write(json.dumps({"image": str(face.sample.image), "box": given}) + "\n")
-            process.stdin.flush()
-            found = [np.array(points) for points in answer()["faces"]]
-            if mesh_map is not None:
-                found = [mesh_map(points) for points in found]
-            chosen = best_overlap([box_from_points(points, ibug68, upright=True) for points in found], box)
-            if chosen is not None:
-                xy[i] = found[chosen]
-    unknown = np.full(len(faces), np.nan)
-    return Answers(xy, None, unknown, unknown), str(hello["version"])
-
-
-class MeshMap:
-    """MediaPipe's 478 points -> the 68, by a linear map between the two, both in the frame of the outer eye corners."""
-
-    def __init__(self, path: Path) -> None:
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                self._mean_in, self._weights, self._mean_out = file["mean_in"], file["weights"], file["mean_out"]
-        except (OSError, ValueError, KeyError) as error:
-            raise LivemarksError(f"{path}: not a map with mean_in, weights and mean_out ({error})") from error
-
-    def __call__(self, mesh: NDArray[Any]) -> F64:
-        """(478, 2) px -> (68, 2) px."""
-        right, left = mesh[33], mesh[263]  # outer eye corners
-        center, across = (right + left) / 2, left - right
-        axes = np.array([across, [-across[1], across[0]]])  # rows: the face's own axes, as long as the eyes are apart
-        own = (mesh - center) @ axes.T / (across @ across)
-        mapped = (own.reshape(-1) - self._mean_in) @ self._weights + self._mean_out
-        return np.asarray(mapped.reshape(68, 2) @ axes + center, np.float64)
-
-
-# --- scores ----------------------------------------------------------------------------------------------------------
-
-
-def score(answers: Answers, faces: Sequence[Truth], scheme_name: str) -> dict[str, Any]:
-    """All figures of one row: percentages of the inter-ocular distance, px of the pictures, fractions of faces."""
-    scheme = plugins.load("schemes", scheme_name)
-    found = ~np.isnan(answers.xy).any(axis=(1, 2))
-    missed = int((~found).sum())
-    row: dict[str, Any] = {"faces": len(faces), "missed": missed}
-    if not found.any():
-        return row
-    pred, true = answers.xy[found], np.stack([face.xy for face in faces])[found]
-    distance = np.array([face.interocular_px for face in faces])[found]
-    known = ~np.isnan(distance)  # Kaggle labels some faces without the eyes' corners; those count in px alone
-    errors = metrics.point_errors_percent(pred[known], true[known], distance[known])
-    nme = np.nanmean(errors, axis=1)
-    with_missed = np.concatenate([nme, np.full(missed, np.inf)])
-    row |= {
-        "nme_percent": float(nme.mean()),
-        "median_percent": float(np.median(nme)),
-        "failures_8": metrics.failure_rate(with_missed, 8),
-        "failures_10": metrics.failure_rate(with_missed, 10),
-        "auc_8": metrics.auc(with_missed, 8),
-        "rmse_px": metrics.rmse_px(pred, true),
-        "regions_percent": metrics.region_means(errors, scheme),
-    }
-    if scheme_name == "kaggle15" and not np.isnan(answers.crop_px[found]).any():
-        to_kaggle = (_KAGGLE_PX / answers.crop_px[found])[:, None, None]
-        row["rmse_96_px"] = metrics.rmse_px(pred * to_kaggle, true * to_kaggle)
-    if answers.sigma is not None:
-        row["low_presence"] = int((answers.presence[found] < _LOW_PRESENCE).sum())
-        row["sigma_coverage"] = _coverage(pred, true, answers.sigma[found], scheme)
-    return row
-
-
-def _coverage(pred: F64, true: NDArray[Any], sigma: F64, scheme: Scheme) -> dict[str, list[float]]:
-    """Per region, and for all points: the fractions of coordinates within 1 and 2 sigmas of their label."""
-    groups = {"all": list(range(len(scheme)))}
-    groups |= {region: metrics.region_indices(scheme, region) for region in metrics.REGIONS}
-    return {
-        name: [metrics.sigma_coverage(pred[:, g], true[:, g], sigma[:, g], within) for within in (1, 2)]
-        for name, g in groups.items()
-        if g
-    }
+# --- tables and pictures ---------------------------------------------------------------------------------------------
 
 
 def worst_faces(answers: Answers, faces: Sequence[Truth], path: Path, count: int = 25, tile_px: int = 240) -> None:
@@ -364,6 +187,20 @@ def measure_peers(options: argparse.Namespace) -> Iterator[Measured]:
                 yield {"model": version, "backend": "", "set": set_name, "box": box}, answers, faces, "ibug68"
 
 
+def measure_slices(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    with closing(plugins.load("detectors", "mediapipe")()) as detector:
+        for name in weights.names() if options.model is None else options.model:
+            net = api.open_net(name, backend=options.backend)
+            with closing(net.runner):
+                if net.scheme.name != "ibug68":
+                    continue
+                landmarker = Landmarker(net.runner, net.card, net.scheme)
+                for set_name in sets_for("ibug68", options.set):
+                    faces = truths(options.data, set_name, "ibug68", options.limit)
+                    for row in _slices.measure(landmarker, faces, detector):
+                        yield {"model": net.card.name, "backend": net.runner.label, "set": set_name} | row
+
+
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     about, _, details = (__doc__ or "").partition("\n\n")
     parser = argparse.ArgumentParser(
@@ -379,6 +216,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--peers", default="", metavar="LIST", help="dlib, mediapipe, or both with a comma")
     add("--peer-python", action="append", default=[], metavar="PEER=PATH", help="interpreter that has the peer")
     add("--mediapipe-map", type=Path, metavar="NPZ", help="linear map from MediaPipe's 478 points to the 68")
+    add("--slices", action="store_true", help="measure hard cases, each by itself")
     add("--json", action="store_true", help="print JSON instead of tables")
     add("--card", action="store_true", help="write the scores into the nets' own files, too")
     add("--worst", type=Path, metavar="PNG", help="draw the 25 worst faces of the first row")
@@ -386,6 +224,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     options.box = options.box or list(BOXES)
     options.peers = [peer for peer in options.peers.split(",") if peer]
     options.peer_python = dict(pair.partition("=")[::2] for pair in options.peer_python)
+    if options.slices and (options.peers or options.card or options.worst):
+        parser.error("--slices goes without --peers, --card and --worst")
     if unknown := ({*options.peers, *options.peer_python} - {"dlib", "mediapipe"}):
         parser.error(f"no peer is called {', '.join(sorted(unknown))}; there are: dlib, mediapipe")
     return options
@@ -406,10 +246,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     rows: list[dict[str, Any]] = []
     try:
-        for asked, answers, faces, scheme in chain(measure_nets(options), measure_peers(options)):
-            if options.worst and not rows:
-                worst_faces(answers, faces, options.worst)
-            rows.append(asked | score(answers, faces, scheme))
+        if options.slices:
+            rows += measure_slices(options)
+        else:
+            for asked, answers, faces, scheme in chain(measure_nets(options), measure_peers(options)):
+                if options.worst and not rows:
+                    worst_faces(answers, faces, options.worst)
+                rows.append(asked | score(answers, faces, scheme))
         if not rows:
             raise LivemarksError("nothing to measure: no net finds the points that these sets are labelled with")
     except LivemarksError as error:
@@ -421,7 +264,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(json.dumps({"livemarks": __version__, "rows": rows}, indent=1))
     else:
         console = Console(width=None if sys.stdout.isatty() else 160)  # a file is no 80 columns wide
-        for table in tables(rows):
+        for table in [_slices.table(rows)] if options.slices else tables(rows):
             console.print(table)
     return 0
 

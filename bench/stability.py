@@ -29,6 +29,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from _ask_peer import MeshMap
 from rich.console import Console
 from rich.table import Table
 
@@ -152,8 +153,6 @@ def score_labelled(xy: F64, indices: Sequence[int], true: F64) -> dict[str, floa
 
 def mesh_peer(data: Path, python: str, map_file: Path) -> dict[str, Any]:
     """The same row for MediaPipe's face mesh, which another interpreter may have, by the best linear map to 68."""
-    from accuracy import MeshMap  # beside this file
-
     clip = data / "video" / "talking_face_a.mp4"
     command = [python, str(Path(__file__).with_name("_mesh_video.py")), str(clip)]
     answer = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -18,6 +18,8 @@ from livemarks.types import F32, F64, U8, Card, FaceBox, Frame, LivemarksError
 
 BENCH = Path(__file__).resolve().parent.parent / "bench"
 sys.path.insert(0, str(BENCH))
+import _ask_peer  # noqa: E402
+import _faces  # noqa: E402
 import accuracy  # noqa: E402
 
 CARD = Card("fake-68", "fake", "ibug68", (64, 64), margin=1.6)
@@ -41,14 +43,14 @@ def ring68(x: float, y: float, radius: float) -> F64:
     return np.stack([x + radius * np.cos(angle), y + radius * np.sin(angle)], axis=1)
 
 
-def truth(folder: Path, name: str, xy: F64) -> accuracy.Truth:
+def truth(folder: Path, name: str, xy: F64) -> _faces.Truth:
     path = folder / f"{name}.png"
     cv2.imwrite(str(path), np.full((200, 200, 3), 90, np.uint8))
     sample = Sample(path, "ibug68", xy.astype(np.float32), name, "helen-test", path.name)
-    return accuracy.Truth(sample, sample.xy, 50.0)
+    return _faces.Truth(sample, sample.xy, 50.0)
 
 
-def ask(faces: list[accuracy.Truth], box: str, detect: Callable[[Frame], tuple[FaceBox, ...]]) -> accuracy.Answers:
+def ask(faces: list[_faces.Truth], box: str, detect: Callable[[Frame], tuple[FaceBox, ...]]) -> _faces.Answers:
     landmarker = Landmarker(CenterRunner(), CARD, plugins.load("schemes", "ibug68"))
     return accuracy.ask_net(landmarker, CARD.margin, faces, box, detect)
 
@@ -62,7 +64,7 @@ def test_with_the_labels_box_errors_are_exact(tmp_path: Path) -> None:
     faces = [truth(tmp_path, "a", ring68(100, 90, 20)), truth(tmp_path, "b", ring68(70, 110, 20))]
     answers = ask(faces, "label", no_detector)
     np.testing.assert_allclose(answers.xy[0], ring68(100, 90, 10), atol=0.05)
-    row = accuracy.score(answers, faces, "ibug68")
+    row = _faces.score(answers, faces, "ibug68")
     assert row["nme_percent"] == pytest.approx(20, abs=0.1)  # 10 px off, of 50
     assert row["rmse_px"] == pytest.approx(10 / 2**0.5, abs=0.05)
     assert (row["faces"], row["missed"], row["low_presence"], row["failures_10"]) == (2, 0, 2, 1.0)
@@ -79,10 +81,10 @@ def test_a_missed_face_is_counted_apart_and_fails(tmp_path: Path) -> None:
 
     answers = ask(faces, "detector", detect)
     assert np.isnan(answers.xy[1]).all()
-    row = accuracy.score(answers, faces, "ibug68")
+    row = _faces.score(answers, faces, "ibug68")
     assert (row["missed"], row["failures_10"]) == (1, 0.5)
     assert row["nme_percent"] < 10  # of the face that was found
-    assert accuracy.score(ask(faces, "detector", lambda _: ()), faces, "ibug68") == {"faces": 2, "missed": 2}
+    assert _faces.score(ask(faces, "detector", lambda _: ()), faces, "ibug68") == {"faces": 2, "missed": 2}
 
 
 def test_a_recrop_is_cut_around_the_nets_own_points(tmp_path: Path) -> None:
@@ -96,19 +98,19 @@ def test_a_recrop_is_cut_around_the_nets_own_points(tmp_path: Path) -> None:
 def test_the_15_points_are_told_in_px_of_the_crop_at_96(tmp_path: Path) -> None:
     kaggle = plugins.load("schemes", "kaggle15")
     face = truth(tmp_path, "a", ring68(100, 90, 20))
-    face15 = accuracy.Truth(face.sample, np.zeros((15, 2), np.float32), 50.0)
-    answers = accuracy.Answers(np.full((1, 15, 2), 3.0), None, np.full(1, np.nan), np.full(1, 192.0))
-    row = accuracy.score(answers, [face15], kaggle.name)
+    face15 = _faces.Truth(face.sample, np.zeros((15, 2), np.float32), 50.0)
+    answers = _faces.Answers(np.full((1, 15, 2), 3.0), None, np.full(1, np.nan), np.full(1, 192.0))
+    row = _faces.score(answers, [face15], kaggle.name)
     assert row["rmse_px"] == pytest.approx(3)
     assert row["rmse_96_px"] == pytest.approx(1.5)
 
 
 def test_faces_without_eye_corners_count_in_pixels_alone(tmp_path: Path) -> None:
     face = truth(tmp_path, "a", ring68(100, 90, 20))
-    faces = [accuracy.Truth(face.sample, np.zeros((15, 2), np.float32), distance) for distance in (50.0, float("nan"))]
+    faces = [_faces.Truth(face.sample, np.zeros((15, 2), np.float32), distance) for distance in (50.0, float("nan"))]
     unknown = np.full(2, np.nan)
     pred = np.stack([np.full((15, 2), 3.0), np.full((15, 2), 4.0)])
-    row = accuracy.score(accuracy.Answers(pred, None, unknown, unknown), faces, "kaggle15")
+    row = _faces.score(_faces.Answers(pred, None, unknown, unknown), faces, "kaggle15")
     assert row["nme_percent"] == pytest.approx(100 * 3 * 2**0.5 / 50)
     assert row["rmse_px"] == pytest.approx(12.5**0.5)
 
@@ -121,12 +123,12 @@ def test_the_nose_tip_is_normalised_by_imms_own_eyes(tmp_path: Path) -> None:
         rows = "\n".join(f"0 0 {x / 100:.6f} {y / 100:.6f} {i} 0 0" for i, (x, y) in enumerate(xy))
         (tmp_path / "imm_face_db" / f"{stem}.asf").write_text(f"58\n{rows}\n{stem}.png\n")
         cv2.imwrite(str(tmp_path / "imm_face_db" / f"{stem}.png"), np.zeros((100, 100, 3), np.uint8))
-    (face,) = accuracy.truths(tmp_path, "imm", "nose1", None)  # person 32 is one to train on
+    (face,) = _faces.truths(tmp_path, "imm", "nose1", None)  # person 32 is one to train on
     assert face.sample.person == "33"
     assert face.interocular_px == pytest.approx(40, abs=1e-3)
     np.testing.assert_allclose(face.xy, xy[52:53], atol=1e-3)
     unknown = np.full(1, np.nan)
-    row = accuracy.score(accuracy.Answers(xy[None, 52:53] + (4, 0), None, unknown, unknown), [face], "nose1")
+    row = _faces.score(_faces.Answers(xy[None, 52:53] + (4, 0), None, unknown, unknown), [face], "nose1")
     assert row["nme_percent"] == pytest.approx(10, abs=0.01)
 
 
@@ -158,8 +160,8 @@ for line in sys.stdin:
     print({answers!r}, flush=True)
 """,
     )
-    found, version = accuracy.ask_peer(command, faces, "detector", None)
-    row = accuracy.score(found, faces, "ibug68")
+    found, version = _ask_peer.ask_peer(command, faces, "detector", None)
+    row = _faces.score(found, faces, "ibug68")
     assert version == "fake 1.0"
     assert (row["missed"], row["nme_percent"]) == (1, pytest.approx(4, abs=1e-4))
     assert "sigma_coverage" not in row
@@ -169,9 +171,9 @@ def test_a_peer_that_is_missing_or_dies_is_told_in_one_line(tmp_path: Path) -> N
     faces = [truth(tmp_path, "a", ring68(100, 90, 20))]
     command = fake_peer(tmp_path, """print(json.dumps({"missing": "no module; needs: pip install it"}))""")
     with pytest.raises(LivemarksError, match=r"not installed in .*pip install it"):
-        accuracy.ask_peer(command, faces, "label", None)
+        _ask_peer.ask_peer(command, faces, "label", None)
     with pytest.raises(LivemarksError, match="ended: ValueError: too bad"):
-        accuracy.ask_peer(fake_peer(tmp_path, "raise ValueError('too bad')"), faces, "label", None)
+        _ask_peer.ask_peer(fake_peer(tmp_path, "raise ValueError('too bad')"), faces, "label", None)
 
 
 def test_peers_are_asked_for_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -184,13 +186,13 @@ def test_the_mesh_map_moves_turns_and_grows_with_the_face(tmp_path: Path) -> Non
     rng = np.random.default_rng(0)
     path = tmp_path / "map.npz"
     np.savez(path, mean_in=rng.normal(size=956), weights=rng.normal(size=(956, 136)), mean_out=rng.normal(size=136))
-    mesh_map = accuracy.MeshMap(path)
+    mesh_map = _ask_peer.MeshMap(path)
     mesh = rng.uniform(0, 100, (478, 2))
     turn = 1.7 * np.array([[np.cos(0.4), -np.sin(0.4)], [np.sin(0.4), np.cos(0.4)]])
     np.testing.assert_allclose(mesh_map(mesh @ turn.T + 5), mesh_map(mesh) @ turn.T + 5, rtol=1e-6)
     path.write_text("no map")
     with pytest.raises(LivemarksError, match="not a map"):
-        accuracy.MeshMap(path)
+        _ask_peer.MeshMap(path)
 
 
 # --- the whole command -----------------------------------------------------------------------------------------------

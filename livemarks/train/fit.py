@@ -202,7 +202,7 @@ def _calibrate(net: LandmarkNet, held: FaceTensors, recipe: Recipe, scheme: Sche
             judged = _judge(net, held, recipe.size_hw, recipe.margin)
             off = judged.off / judged.sigma[:, :, None]  # (n, N, 2)
             both = torch.cat([off, off[:, list(scheme.mirror)]])  # (2 n, N, 2)
-            head.sigma.bias += torch.stack([_spread(both[:, i]) for i in range(len(scheme))]).log()
+            head.sigma.bias.add_(torch.stack([_spread(both[:, i]) for i in range(len(scheme))]).log())
     net.sigma_scale.fill_(validate(net, held, recipe.size_hw, recipe.margin)["sigma_ratio"])
 
 
