@@ -9,6 +9,7 @@ enters squared, without a second low-pass: sigma already tells movement from noi
 
 from __future__ import annotations
 
+import cmath
 import math
 from collections.abc import Callable
 from typing import Any
@@ -102,11 +103,11 @@ class OneEuro:
             return self._restart(landmarks, new + new_mean)
 
         # The whole: shift and turn, each let through as far as its gap in sigmas says.
-        unit = float(sigma.mean()) / _RIGID_GAIN
-        shift, turn = complex(new_mean - old_mean), complex(np.log(growth))
+        unit = float(sigma.sum()) / len(sigma) / _RIGID_GAIN
+        shift, turn = complex(new_mean - old_mean), cmath.log(growth)
         shift *= self._rigid_share(abs(shift) / unit, dt_s)
         turn *= self._rigid_share(abs(turn) * math.sqrt(spread) / unit, dt_s)
-        turned = complex(np.exp(turn))
+        turned = cmath.exp(turn)
 
         # The points within it.
         gap = new / growth - old  # (N,)
@@ -121,17 +122,18 @@ class OneEuro:
         share = _share(_VELOCITY_CUTOFF_HZ, dt_s)
         self._shift_per_s += share * (shift / dt_s - self._shift_per_s)
         self._turn_per_s += share * (turn / dt_s - self._turn_per_s)
-        ahead = np.exp(self._turn_per_s * self._extrapolate_s)
+        ahead = cmath.exp(self._turn_per_s * self._extrapolate_s)
         return _moved(landmarks, mean + self._shift_per_s * self._extrapolate_s + ahead * within)
 
     def _tremble(self, sigma: F32) -> F64:
         """(N,) px: by how much each point may tremble, going by the net's sigma."""
         assert self._at is not None
-        own = self._at - self._at.mean()
+        own = self._at - self._at.sum() / len(self._at)
         usual = _USUAL_SIGMA * math.sqrt(float(np.vdot(own, own).real) / len(own))
         if usual == 0:  # one point has no size to go by
             return sigma.astype(np.float64)
-        tempered: F64 = np.cbrt(np.clip(sigma / usual, *_SIGMA_RANGE)) * usual
+        low, high = _SIGMA_RANGE
+        tempered: F64 = np.cbrt(np.minimum(np.maximum(sigma / usual, low), high)) * usual  # np.clip takes 3 us more
         return tempered
 
     def _rigid_share(self, gap_sigmas: float, dt_s: float) -> float:
