@@ -38,7 +38,7 @@ from media import cut, flip_bits, make_clip
 
 FRAMES = 100
 _PATIENCE_S = 120
-_TABLE = ("stage ", "ms a ", "wrote ")  # lines of the closing words that say nothing of a fault
+_TABLE = ("stage ", "ms per ", "wrote ")  # lines of the closing words that say nothing of a fault
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import faulthandler
-import io
 import logging
 import os
 import re
@@ -16,7 +15,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from types import FrameType
 from typing import NoReturn, TextIO
@@ -74,6 +73,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command line (this process's own by default) and returns the exit status."""
+    _open_streams()
     os.environ["https_proxy"] = _NOWHERE
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # as in backends/onnx.py; but `doctor` loads ONNX Runtime by itself
     args = parser().parse_args(arguments)
@@ -82,8 +82,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         print(f"livemarks: can't write the log file {args.log_file}: {error.strerror}", file=sys.stderr)
         return 2
-    with closing(trace or io.StringIO()), _library_noise(trace, args.verbose), _messages(args, trace):
+    with _closing(trace), _library_noise(trace, args.verbose), _messages(args, trace):
         return _run(args)
+
+
+def _open_streams() -> None:
+    """Leads streams that were closed, as by a shell's `>&-`, to nowhere; or the next file opened would be one."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            if nowhere != number:
+                os.dup2(nowhere, number)
+                os.close(nowhere)
+            stream = open(number, "w" if number else "r", encoding="utf-8", closefd=False)  # noqa: SIM115 - for good
+            setattr(sys, name, stream)
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -96,13 +108,18 @@ def _run(args: argparse.Namespace) -> int:
         sys.stdout.flush()
         return status
     except BrokenPipeError:  # as in `livemarks models | head -3`: whoever reads has read enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at exit
+        _mute(sys.stdout)
         return 0
     except KeyboardInterrupt:
         log.warning("stopped by %s; what was done so far is kept", "SIGTERM" if terms else "Ctrl-C")
         return 128 + (signal.SIGTERM if terms else signal.SIGINT)
     except LivemarksError as error:
         log.error("%s", error)
+        log.debug("traceback", exc_info=True)
+        return 2
+    except OSError as error:  # a full disk behind standard output, no more memory for a thread
+        _mute(sys.stdout)
+        log.error("the system refused: %s", error)
         log.debug("traceback", exc_info=True)
         return 2
     except ImportError as error:  # of a compiled library, mostly: its message names the file that it misses
@@ -114,6 +131,17 @@ def _run(args: argparse.Namespace) -> int:
         log.error("a fault in livemarks: %s: %s; --verbose or --log-file shows where", type(error).__name__, text)
         log.debug("traceback", exc_info=True)
         return 1
+
+
+@contextmanager
+def _closing(file: TextIO | None) -> Iterator[None]:
+    """Closes it, or at least lets go of it where a full disk doesn't take what is left."""
+    try:
+        yield
+    finally:
+        if file is not None:
+            with suppress(OSError):
+                file.close()
 
 
 @contextmanager
@@ -132,6 +160,13 @@ def _sigterm_as_ctrl_c() -> Iterator[list[int]]:
         signal.signal(signal.SIGTERM, before)
 
 
+def _mute(stream: TextIO) -> None:
+    """Python flushes once more at exit what couldn't be written."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
+
+
 class _OneLine(logging.Formatter):
     """A message stays a line, and can't steer the terminal, whatever the names of files in it."""
 
@@ -144,7 +179,15 @@ class _Stderr(logging.Handler):
     """Writes to whatever sys.stderr is at that moment: a progress bar replaces it while it is shown."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        print(self.format(record), file=sys.stderr)
+        with suppress(OSError):  # nobody reads it, or its disk is full: no reason to end the run
+            print(self.format(record), file=sys.stderr)
+
+
+class _Trace(logging.StreamHandler[TextIO]):
+    """The log file; what a full disk doesn't take is lost."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        del record
 
 
 @contextmanager
@@ -154,7 +197,7 @@ def _messages(args: argparse.Namespace, trace: TextIO | None) -> Iterator[None]:
     handlers: list[logging.Handler] = [_Stderr(level)]
     handlers[0].setFormatter(_OneLine("livemarks: %(message)s"))
     if trace:
-        handlers.append(logging.StreamHandler(trace))
+        handlers.append(_Trace(trace))
         handlers[1].setFormatter(_OneLine("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     log.setLevel(logging.DEBUG)
     log.propagate = False
@@ -184,7 +227,7 @@ def _library_noise(trace: TextIO | None, verbose: bool) -> Iterator[None]:
     os.dup2(target, 2)
     os.close(target)
     own = open(saved, "w", buffering=1, encoding=sys.stderr.encoding, errors="backslashreplace")  # noqa: SIM115
-    with own, _crash_report(own), warnings.catch_warnings():
+    with _closing(own), _crash_report(own), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         before = sys.stderr
         sys.stderr = own

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import math
+import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -132,7 +133,8 @@ def follow(
             pipeline.run(source, tracker, sinks, draw=overlay, on_tally=on_tally)
     finally:  # also after Ctrl-C and errors: what was done is kept, and told
         if last.processed:
-            _tell(source.info, net, last, time.monotonic() - started_s, wrote, noun)
+            failed = isinstance(sys.exc_info()[1], Exception)  # which KeyboardInterrupt isn't
+            _tell(source.info, net, last, time.monotonic() - started_s, () if failed else wrote, noun)
             for reporter in (source, *sinks):
                 for notice in getattr(reporter, "notices", ()):
                     log.warning("%s", notice)
@@ -173,7 +175,7 @@ def _tell(info: SourceInfo, net: Net, tally: Tally, elapsed_s: float, wrote: Seq
     )
     columns = [(stage, f"{1e3 * s:.2f}") for stage, s in tally.stage_s.items() if s > 0 and stage != _Deadline.stage]
     widths = [max(map(len, column)) for column in columns]
-    for title, row in zip(("stage", f"ms a {noun}"), zip(*columns, strict=True), strict=False):
-        log.info("%-10s  %s", title, "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)))
+    for title, row in zip(("stage", f"ms per {noun}"), zip(*columns, strict=True), strict=False):
+        log.info("%-12s  %s", title, "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)))
     if wrote:
         log.info("wrote %s", ", ".join(wrote))

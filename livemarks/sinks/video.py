@@ -119,12 +119,14 @@ class Sink:
             self._film.finish()
         except FFmpegError as error:
             failure = error
-        if failure is not None and not _plays(self._draft.path):
-            self._draft.drop()
-        else:
+        kept = failure is None or _plays(self._draft.path)
+        if kept:
             self._draft.keep()
+        else:
+            self._draft.drop()
         if failure is not None and not self._broken:  # else `write` has told
-            raise LivemarksError(f"{self._path} can't be finished: {failure.strerror}; what plays is kept") from failure
+            rest = "what plays is kept" if kept else "nothing of it plays, so nothing is kept"
+            raise LivemarksError(f"{self._path} can't be finished: {failure.strerror}; {rest}") from failure
 
     def _begin(self, picture: U8) -> _Film:
         size_wh = picture.shape[1], picture.shape[0]
