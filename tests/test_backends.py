@@ -285,6 +285,18 @@ def test_threads_are_asked_for_and_named(model: Path) -> None:
     assert load("onnx", model, threads=2).label == "onnx (cpu, 2 threads)"
 
 
+@pytest.mark.parametrize("cores", [1, 2])
+def test_halves_of_a_batch_are_the_batch(cores: int, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnx_backend, "_cores", lambda: cores)
+    runner, alone = load("onnx", model), load("onnx", model, threads=1)
+    assert runner.label == "onnx (cpu, 1 thread)"
+    for batch, helped in ((1, False), (2, cores == 2), (5, cores == 2)):
+        assert_same(runner(crops(batch)), alone(crops(batch)), 1e-4)
+        assert helped == any("livemarks-net" in thread.name for thread in threading.enumerate())
+    runner.close()
+    alone.close()
+
+
 def test_large_nets_get_a_second_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small, large = tmp_path / "s.onnx", tmp_path / "l.onnx"
     small.write_bytes(bytes(1000))
