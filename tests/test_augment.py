@@ -70,9 +70,13 @@ def test_spoiling_keeps_range_and_place() -> None:
 
 
 def test_nothing_happens_at_zero() -> None:
-    names = ("colour", "grey", "dark", "blur", "motion", "shrink", "jpeg", "noise", "occlude")
     images = torch.rand(4, 3, 32, 32)
-    assert torch.equal(augment.spoil(images, augment.Augment(**dict.fromkeys(names, 0.0))), images)
+    assert torch.equal(augment.spoil(images, augment.Augment().milder(0.0)), images)
+
+
+def test_milder_spoils_less_often_and_moves_as_much() -> None:
+    half = augment.Augment(jpeg=0.3, rotate=12.0).milder(0.5)
+    assert (half.jpeg, half.rotate) == (0.15, 12.0)
 
 
 def test_boxes_off_the_face_see_no_whole_face() -> None:

@@ -229,3 +229,12 @@ def test_sigma_is_calibrated_point_by_point_where_the_net_has_a_head(head: bool)
     else:
         assert len(set(sigma.tolist())) == 1
         assert spread.min() < sigma[0] < spread.max()
+
+
+def test_schedules_warm_up_and_then_hold_or_fall() -> None:
+    stage = recipe.Stage(sets=("afw",), steps=100, lr=0.4, schedule="held")
+    assert [fit._lr(stage, done) for done in (0, 4, 5, 99)] == pytest.approx([0.08, 0.4, 0.4, 0.4])
+    falling = replace(stage, schedule="cosine")
+    assert fit._lr(falling, 4) == pytest.approx(0.4)
+    assert fit._lr(falling, 99) < 0.001
+    assert fit._lr(replace(stage, schedule="constant"), 0) == 0.4

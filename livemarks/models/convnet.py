@@ -14,7 +14,8 @@ class ConvNet(LandmarkNet):
     channels, kernels: of each convolution, without padding, as Kaggle's tutorials have them. pools: whether a max-pool
     follows it. dense: widths of the hidden layers. dropout: True puts 10, 20, 30 % after the first three pools and 50 %
     after the first hidden layer, the tutorial's rates. Pixels enter as value / 255 - 0.5 (`centred`, the exercise's
-    range) or value / 255 (Kaggle's tutorials').
+    range) or value / 255 (Kaggle's tutorials'). he: start the hidden layers as He et al. (2015) and the last one at
+    zero, PyTorch's way otherwise; SGD's large first steps would leave no unit alive there.
     """
 
     def __init__(
@@ -28,6 +29,7 @@ class ConvNet(LandmarkNet):
         dense: tuple[int, ...] = (500, 500),
         dropout: bool = False,
         centred: bool = False,
+        he: bool = False,
     ) -> None:
         super().__init__(size_hw, grey=True, shift=127.5 if centred else 0.0, scale=255.0)
         height, width = self.size_hw
@@ -49,7 +51,14 @@ class ConvNet(LandmarkNet):
             if dropout and i == 0:
                 layers.append(nn.Dropout(0.5))
             inputs = outputs
-        self.classifier = nn.Sequential(*layers, nn.Linear(inputs, 2 * len(scheme)))
+        last = nn.Linear(inputs, 2 * len(scheme))
+        self.classifier = nn.Sequential(*layers, last)
+        if he:
+            for layer in (*self.features, *self.classifier):
+                if isinstance(layer, nn.Conv2d | nn.Linear):
+                    nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu")
+                    nn.init.zeros_(layer.bias)
+            nn.init.zeros_(last.weight)
 
     def raw(self, pixels: Tensor) -> Raw:
         unit = self.classifier(self.features(pixels).flatten(1)).float().unflatten(1, (-1, 2))
@@ -57,5 +66,5 @@ class ConvNet(LandmarkNet):
 
 
 def build(scheme: Scheme, **options: object) -> LandmarkNet:
-    """The net. Options: size_hw, channels, kernels, pools, dense, dropout, centred (see ConvNet)."""
+    """The net. Options: size_hw, channels, kernels, pools, dense, dropout, centred, he (see ConvNet)."""
     return ConvNet(scheme, **options)  # type: ignore[arg-type]

@@ -8,7 +8,7 @@ which real pictures are bad: colour, darkness, blur, motion, low resolution, JPE
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -43,6 +43,11 @@ class Augment:
     noise: float = 0.3
     occlude: float = 0.35
     negatives: float = 0.1
+
+    def milder(self, factor: float) -> Augment:
+        """The same moves, but every chance of spoiling the picture (from `colour` to `occlude`) times `factor`."""
+        ways = ("colour", "grey", "dark", "blur", "motion", "shrink", "jpeg", "noise", "occlude")
+        return replace(self, **{way: factor * getattr(self, way) for way in ways})
 
 
 def boxes_of(xy: np.ndarray, scheme: Scheme) -> Tensor:

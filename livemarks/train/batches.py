@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -144,7 +144,8 @@ class Batches:
     def __init__(
         self, faces: FaceTensors, labels: Tensor, stage: Stage, recipe: Recipe, worker: ThreadPoolExecutor
     ) -> None:
-        self.faces, self.labels, self.size, self.recipe = faces, labels, stage.batch, recipe
+        self.faces, self.labels, self.size = faces, labels, stage.batch
+        self.recipe = replace(recipe, augment=recipe.augment.milder(stage.spoil))
         self.pool = faces.of(stage.sets)
         self.scheme: Scheme = plugins.load("schemes", recipe.scheme)
         self.worker = worker

@@ -267,6 +267,8 @@ def _lr(stage: Stage, done: int) -> float:
     warm = max(1, stage.steps // 20)
     if done < warm:
         return stage.lr * (done + 1) / warm
+    if stage.schedule == "held":
+        return stage.lr
     return stage.lr * (0.5 + 0.5 * math.cos(math.pi * (done - warm) / max(1, stage.steps - warm))) + 1e-7
 
 

@@ -27,8 +27,9 @@ class Stage:
     """One stretch of training: data, how long, how fast.
 
     sets: names as in train/samples.py; one named twice is drawn twice as often. steps: batches. lr: peak learning
-    rate; schedule: "cosine" (after a linear warm-up of 5 % of the steps) or "constant". relabel: sets whose labels the
-    recipe's teacher replaces. trust: weight of the teacher's points against the label's on all other sets, 0..1.
+    rate; schedule: "cosine" or "held" (both after a linear warm-up of 5 % of the steps) or "constant". relabel: sets
+    whose labels the recipe's teacher replaces. trust: weight of the teacher's points against the label's on all other
+    sets, 0..1. spoil: the recipe's chances of spoiling a crop are multiplied with it.
     """
 
     sets: tuple[str, ...]
@@ -38,6 +39,7 @@ class Stage:
     schedule: str = "cosine"
     relabel: tuple[str, ...] = ()
     trust: float = 0.0
+    spoil: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +143,9 @@ def _check(recipe: Recipe, where: str) -> None:
         "loss": (recipe.loss, tuple(BY_NAME)),
         "optimiser": (recipe.optimiser, ("adamw", "adam", "sgd")),
         "start": (recipe.start, ("", "efficientnet-lite0")),
-        **{f"stage {i + 1} schedule": (s.schedule, ("cosine", "constant")) for i, s in enumerate(recipe.stages)},
+        **{
+            f"stage {i + 1} schedule": (s.schedule, ("cosine", "held", "constant")) for i, s in enumerate(recipe.stages)
+        },
     }
     for key, (value, allowed) in choices.items():
         if value not in allowed:
