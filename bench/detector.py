@@ -1,29 +1,40 @@
-"""How well the detector finds faces, how well its boxes fit, what it costs; and the fit of its box map.
+"""How well the detectors find faces, how well their boxes fit, what they cost; and the fit of their box map.
 
-    python bench/detector.py --data DIR           recall and box overlap on helen-test by face size, ms by frame size
-    python bench/detector.py --data DIR --fit     fits the map in livemarks/detectors/mediapipe.py, on training sets
+    python bench/detector.py --data DIR [--part PART]    all of the following but fit, or one of them:
+        time      ms by frame size, and from `import livemarks` to a first result
+        same      whether the two detectors give the same boxes
+        recall    share of faces found and box overlap by face size, on helen-test
+        fit       no measurement, but a new fit of the map in livemarks/detectors/_blazeface.py, on training sets
 
 A face's size is the longer side of its landmarks' box over the longer side of the frame. Photographs are cut to about
 half; smaller faces are made by shrinking the photograph onto its own blur. One face in five is held out of
-the fit, with its whole photograph.
+the fit, with its whole photograph. Clips: those in DIR/video, every tenth frame.
 """
 
 from __future__ import annotations
 
 import argparse
+import subprocess
+import sys
 import time
 import zlib
+from collections.abc import Iterator
+from contextlib import closing, suppress
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 
-from livemarks.detectors.mediapipe import Detector, Sight, face_box, features
+from livemarks import api, plugins
+from livemarks.detectors import blazeface
+from livemarks.detectors._blazeface import Sight, face_box, features
 from livemarks.geometry import box_from_points, iou
 from livemarks.schemes.ibug68 import SCHEME
 from livemarks.train.samples import Sample, read_sets
-from livemarks.types import F32, F64, U8, Frame
+from livemarks.types import F32, F64, U8, FaceBox, Frame, LivemarksError
 
+DETECTORS = ("blazeface", "mediapipe")
 FRAME_WH = (640, 480)
 SIZES = (0.35, 0.2, 0.12, 0.08, 0.05)
 TRAIN, TEST = ("helen-train", "lfpw-train", "afw"), ("helen-test",)
@@ -53,39 +64,109 @@ def overlap(detected: tuple, xy: F32) -> float:  # type: ignore[type-arg]
 
 
 def measure(samples: list[Sample]) -> None:
-    """Prints a table: range by face size."""
-    print("range  size   found %  IoU mean  IoU 5th percentile")
-    for name in ("short", "full", "auto"):
-        detector = Detector(name)
+    """Prints a table: detector and range by face size."""
+    print("detector   range  size   found %  IoU mean  IoU 5th percentile")
+    for range_ in ("short", "full", "auto"):
         for size in (None, *SIZES):
-            rng = np.random.default_rng(0)
-            overlaps = []
-            for sample in samples:
-                image, xy = (sample.read(), sample.xy) if size is None else pasted(sample, size, rng)
-                overlaps.append(overlap(detector(Frame(image, 0, 0.0)), xy))
-            found = np.array([v for v in overlaps if v > 0.3])
-            mean, low = (found.mean(), np.percentile(found, 5)) if len(found) else (0.0, 0.0)
-            share = 100 * len(found) / len(overlaps)
-            print(f"{name:5}  {'as is' if size is None else size:5}  {share:7.1f}  {mean:8.3f}  {low:8.3f}")
-        detector.close()
+            for name in DETECTORS:
+                overlaps = []
+                with closing(opened(name, range_)) as detector:
+                    rng = np.random.default_rng(0)
+                    for sample in samples:
+                        image, xy = (sample.read(), sample.xy) if size is None else pasted(sample, size, rng)
+                        overlaps.append(overlap(detector(Frame(image, 0, 0.0)), xy))
+                found = np.array([v for v in overlaps if v > 0.3])
+                mean, low = (found.mean(), np.percentile(found, 5)) if len(found) else (0.0, 0.0)
+                label = f"{name:9}  {range_:5}  {'as is' if size is None else size:5}"
+                print(f"{label}  {100 * len(found) / len(overlaps):7.1f}  {mean:8.3f}  {low:8.3f}", flush=True)
+
+
+def opened(name: str, range_: str = "auto") -> Any:
+    return plugins.load("detectors", name)(range_)
+
+
+def images(folder: Path) -> Iterator[tuple[str, U8]]:
+    """Every tenth frame of every clip, and the clip's name."""
+    for path in sorted(folder.iterdir()):
+        with suppress(LivemarksError), closing(api.open_source(path)) as source:  # tables lie there too
+            yield from ((path.name, frame.image) for frame in source if frame.index % 10 == 0)
+
+
+def compare(samples: list[Sample], clips: Path) -> None:
+    """Prints how far the two detectors' boxes lie apart, by set."""
+    print(
+        "\nset                         frames  faces seen by either  other number of faces  score and edges apart:",
+        end="",
+    )
+    print(" mean, 99th percentile, most (edges in % of the box's longer side)")
+    sets: dict[str, list[U8]] = {}
+    for name, image in (*(("helen-test", sample.read()) for sample in samples), *images(clips)):
+        sets.setdefault(name, []).append(image)
+    ours, theirs = map(opened, DETECTORS)
+    for name, pictures in sets.items():
+        faces, others, apart = [0, 0], 0, []
+        for image in pictures:
+            mine, other = ours(Frame(image, 0, 0.0)), theirs(Frame(image, 0, 0.0))
+            faces = [faces[0] + len(mine), faces[1] + len(other)]
+            others += len(mine) != len(other)
+            if len(mine) == len(other):
+                apart += [difference(a, b) for a, b in zip(mine, other, strict=True)]
+        text = ""
+        if apart:
+            score, edge = np.array(apart).T
+            text = "   ".join(f"{v.mean():.4f} {np.percentile(v, 99):.4f} {v.max():.4f}" for v in (score, 100 * edge))
+        print(f"{name:26}  {len(pictures):6}  {faces[0]:9} {faces[1]:9}  {others:21}   {text}", flush=True)
+    ours.close()
+    theirs.close()
+
+
+def difference(a: FaceBox, b: FaceBox) -> tuple[float, float]:
+    """Of the scores, and the largest of the four edges', over the box's longer side."""
+    return abs(a.score - b.score), float(np.abs(a.xyxy - b.xyxy).max() / b.size_wh.max())
 
 
 def time_sizes(sample: Sample) -> None:
-    """Prints ms a frame by range and frame size."""
-    print("range  frame      p50 ms  p95 ms  (100 frames)")
-    face = pasted(sample, 0.3, np.random.default_rng(0))[0]
-    for name in ("short", "full"):
-        detector = Detector(name)
+    """Prints ms a frame by range and frame size, the detectors by turns."""
+    print("\nrange  frame      p50 and p95, ms, of 100 frames:", ", ".join(DETECTORS))
+    for range_ in ("short", "full"):
+        detectors = [opened(name, range_) for name in DETECTORS]
         for size_wh in ((640, 360), (1280, 720), (1920, 1080), (3840, 2160)):
+            face = pasted(sample, 0.3, np.random.default_rng(0))[0]
             frame = Frame(np.asarray(cv2.resize(face, size_wh), np.uint8), 0, 0.0)
-            took_ms = []
-            for _ in range(100):
-                start = time.perf_counter()
-                detector(frame)
-                took_ms.append(1e3 * (time.perf_counter() - start))
-            p50, p95 = np.percentile(took_ms, (50, 95))
-            print(f"{name:5}  {size_wh[0]:4}x{size_wh[1]:<4}  {p50:6.2f}  {p95:6.2f}")
-        detector.close()
+            took_ms: list[list[float]] = [[] for _ in detectors]
+            for _ in range(10):
+                for detector, times in zip(detectors, took_ms, strict=True):
+                    for _ in range(10):
+                        start = time.perf_counter()
+                        detector(frame)
+                        times.append(1e3 * (time.perf_counter() - start))
+            cells = "  ".join("{:6.2f} {:6.2f}".format(*np.percentile(times, (50, 95))) for times in took_ms)
+            print(f"{range_:5}  {size_wh[0]:4}x{size_wh[1]:<4}  {cells}", flush=True)
+        for detector in detectors:
+            detector.close()
+
+
+FIRST_RESULT = """
+import time
+start = time.perf_counter()
+import numpy, livemarks
+from livemarks.types import Frame
+tracker = livemarks.open_tracker(detector={name!r})
+tracker.step(Frame(numpy.zeros((360, 640, 3), numpy.uint8), 0, 0.0))
+took_s = time.perf_counter() - start
+tracker.close()
+print(took_s)
+"""
+
+
+def time_start(times: int = 5) -> None:
+    """Prints ms from `import livemarks` to the first result, each in a fresh interpreter."""
+    print(f"\ndetector   ms from `import livemarks` to a first result: median of {times}, least")
+    for name in DETECTORS:
+        command = [sys.executable, "-c", FIRST_RESULT.format(name=name)]
+        runs = [subprocess.run(command, capture_output=True, text=True, check=True) for _ in range(times)]
+        took_ms = [1e3 * float(run.stdout) for run in runs]
+        print(f"{name:9}  {np.median(took_ms):6.0f}  {min(took_ms):6.0f}")
 
 
 def target(sight: Sight, xy: F32) -> F64:
@@ -99,7 +180,7 @@ def target(sight: Sight, xy: F32) -> F64:
 def fit(samples: list[Sample]) -> None:
     """Prints the map's two tables and how well they do on faces held out."""
     rng = np.random.default_rng(0)
-    detector = Detector("short")
+    detector = blazeface.Detector("short")
     rows = []
     for sample in samples:
         for image, xy in ((sample.read(), sample.xy), pasted(sample, rng.uniform(0.2, 0.4), rng)):
@@ -134,14 +215,18 @@ def _corners(box: F64) -> F64:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder of the labelled sets")
-    parser.add_argument("--fit", action="store_true", help="fit the box map instead of measuring")
+    parser.add_argument("--part", choices=("time", "same", "recall", "fit"), help="this alone")
     args = parser.parse_args()
-    samples, _ = read_sets(args.data, TRAIN if args.fit else TEST)
-    if args.fit:
-        fit(samples)
-    else:
-        measure(samples)
+    samples, _ = read_sets(args.data, TRAIN if args.part == "fit" else TEST)
+    if args.part in (None, "time"):
         time_sizes(samples[0])
+        time_start()
+    if args.part in (None, "same"):
+        compare(samples, args.data / "video")
+    if args.part in (None, "recall"):
+        measure(samples)
+    if args.part == "fit":
+        fit(samples)
 
 
 if __name__ == "__main__":

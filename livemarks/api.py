@@ -102,6 +102,7 @@ def open_tracker(
     faces: int = 1,
     smooth: str = "medium",
     range: str = "auto",
+    detector: str = "blazeface",
     extrapolate_s: float = 0.0,
     backend: str = "auto",
     device: str = "auto",
@@ -111,14 +112,15 @@ def open_tracker(
     """A tracker: `tracker.step(frame)` finds the faces in a frame, and knows them again in the next.
 
     model, and the last four: as of `open_net`, or the Net it gave. faces: follow at most so many. smooth: off, light,
-    medium or strong. range: how far faces may be from the camera, short, full or auto. extrapolate_s: how far ahead of
-    the frame's time the points shall be, to make up for the delay of a display.
+    medium or strong. range: how far faces may be from the camera, short, full or auto. detector: blazeface; or
+    mediapipe, the same nets run by MediaPipe, which reports its use to Google. extrapolate_s: how far ahead of the
+    frame's time the points shall be, to make up for the delay of a display.
     """
     smoother = smoothing.preset(smooth, extrapolate_s)
     if not isinstance(model, Net):
         model = open_net(model, backend=backend, device=device, precision=precision, threads=threads)
     landmarker = Landmarker(model.runner, model.card, model.scheme)
-    return Tracker(plugins.load("detectors", "mediapipe")(range, faces), landmarker, smoother, faces=faces)
+    return Tracker(plugins.load("detectors", detector)(range, faces), landmarker, smoother, faces=faces)
 
 
 def open_landmarks(path: str | Path, source: Source, net: Net) -> Sink:

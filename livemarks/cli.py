@@ -35,8 +35,9 @@ COMMANDS = {
     "completion": "print a script that completes these commands and options in your shell",
 }
 
-# MediaPipe reports its use to play.googleapis.com (github.com/google-ai-edge/mediapipe/issues/6291) by libcurl, and has
-# no switch for that. A proxy that refuses keeps it home. OpenCV's FFmpeg doesn't ask this variable for its streams.
+# MediaPipe, which --detector mediapipe loads, reports its use to play.googleapis.com by libcurl, and has no switch for
+# that (github.com/google-ai-edge/mediapipe/issues/6291). A proxy that refuses keeps it home. OpenCV's FFmpeg doesn't
+# ask this variable for its streams.
 _NOWHERE = "http://127.0.0.1:9"  # RFC 863's discard port
 
 _EPILOG = (

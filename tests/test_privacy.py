@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import platform
+import signal
 import socket
 import stat
 import subprocess
@@ -30,6 +32,38 @@ socket.socket = socket.create_connection = socket.getaddrinfo = refuse
 from livemarks.cli import main
 
 sys.exit(main(sys.argv[1:]))
+"""
+
+# Follows a face by the Python API in a process that must not make a socket, and runs a statement.
+SOCKETLESS = """
+import ctypes, socket, sys, time
+
+class Instruction(ctypes.Structure):  # sock_filter of linux/filter.h
+    _fields_ = [("code", ctypes.c_uint16), ("jt", ctypes.c_uint8), ("jf", ctypes.c_uint8), ("k", ctypes.c_uint32)]
+
+class Program(ctypes.Structure):  # sock_fprog
+    _fields_ = [("len", ctypes.c_uint16), ("filter", ctypes.POINTER(Instruction))]
+
+instructions = (Instruction * 4)(
+    (0x20, 0, 0, 0),  # load the system call's number
+    (0x15, 0, 1, 41),  # x86-64's socket(2)?
+    (0x06, 0, 0, 0x80000000),  # SECCOMP_RET_KILL_PROCESS
+    (0x06, 0, 0, 0x7FFF0000),  # SECCOMP_RET_ALLOW
+)
+libc = ctypes.CDLL(None)
+assert libc.prctl(38, 1, 0, 0, 0) == 0  # PR_SET_NO_NEW_PRIVS
+assert libc.prctl(22, 2, ctypes.byref(Program(4, instructions))) == 0  # PR_SET_SECCOMP, SECCOMP_MODE_FILTER
+
+clip, model, statement = sys.argv[1:]
+exec(statement)
+
+import livemarks
+
+tracker = livemarks.open_tracker(model)
+results = [tracker.step(frame) for frame in livemarks.open_source(clip)]
+tracker.close()
+time.sleep(1)  # for whoever would call later, from a thread of its own
+print("a face in", sum(bool(result.faces) for result in results))
 """
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -91,14 +125,31 @@ def listener() -> Iterator[tuple[str, list[bytes]]]:
             calls.pop()
 
 
-def test_a_run_calls_nobody(run: Run, clip: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("detector", ["blazeface", "mediapipe"])
+def test_a_run_calls_nobody(run: Run, clip: Path, tmp_path: Path, detector: str) -> None:
     """Neither by Python, nor by the compiled libraries: MediaPipe's and ONNX Runtime's would ask a proxy their way."""
     with listener() as (address, calls):
         proxies = dict.fromkeys(("http_proxy", "https_proxy", "all_proxy"), address)
-        done = run("video", clip, "--out", tmp_path / "out" / "o.mp4", **proxies)
+        done = run("video", clip, "--out", tmp_path / "out" / "o.mp4", "--detector", detector, **proxies)
     assert done.returncode == 0, done.stderr
     assert "a face in 12 (100.0 %)" in done.stderr
     assert calls == []
+
+
+@pytest.mark.skipif(sys.platform != "linux" or platform.machine() != "x86_64", reason="its own way to deny sockets")
+@pytest.mark.parametrize(
+    ("statement", "dies"),
+    [("", False), ("socket.socket()", True), ("socket.create_connection(('127.0.0.1', 9))", True)],
+)
+def test_the_python_api_makes_no_socket(
+    clip: Path, still_model: Callable[..., Path], statement: str, dies: bool
+) -> None:
+    """In a process that the kernel ends as soon as anybody, compiled libraries' threads too, asks it for a socket."""
+    program = [sys.executable, "-c", SOCKETLESS, str(clip), str(still_model()), statement]
+    environment = {name: value for name, value in os.environ.items() if "proxy" not in name.lower()}
+    done = subprocess.run(program, env=environment, capture_output=True, text=True)
+    assert done.returncode == (-signal.SIGSYS if dies else 0), done.stderr
+    assert done.stdout == ("" if dies else "a face in 12\n")
 
 
 def test_only_what_was_asked_for_is_kept(run: Run, clip: Path, tmp_path: Path) -> None:

@@ -58,6 +58,12 @@ def model_options(parser: argparse.ArgumentParser, *, faces: int, smooth: bool =
         "--faces", type=count, default=faces, metavar="N", help=f"find at most N faces (default: {faces})"
     )
     group.add_argument("--range", default="auto", help="how far faces may be: short, full, or auto (default), both")
+    group.add_argument(
+        "--detector",
+        default="blazeface",
+        choices=("blazeface", "mediapipe"),
+        help="blazeface (default), or mediapipe: the same nets run by MediaPipe",
+    )
     if smooth:
         group.add_argument("--smooth", default="medium", help="off, light, medium (default) or strong: steady or quick")
     group = parser.add_argument_group("speed")

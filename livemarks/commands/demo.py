@@ -52,7 +52,9 @@ def run(args: argparse.Namespace) -> int:
     make = plugins.load("sources", "synthetic")
     with (
         closing(make(portrait, seconds=args.seconds, fps=_FPS, size_wh=_SIZE_WH, live=window)) as source,
-        closing(api.open_tracker(net, faces=args.faces, smooth=args.smooth, range=args.range)) as tracker,
+        closing(
+            api.open_tracker(net, faces=args.faces, smooth=args.smooth, range=args.range, detector=args.detector)
+        ) as tracker,
     ):
         sinks: list[Callable[[], Sink]] = []
         if window:

@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
         net = _track.open_net(args)
         stack.callback(net.runner.close)
         # One face: the nearest one, quickly. More: all there are, however small, since nobody waits for a photograph.
-        detector = plugins.load("detectors", "mediapipe")(args.range, 1 if args.faces == 1 else None)
+        detector = plugins.load("detectors", args.detector)(args.range, 1 if args.faces == 1 else None)
         stack.callback(detector.close)
         tracker = _Alone(detector, Landmarker(net.runner, net.card, net.scheme), args.faces)
         sinks: list[Callable[[], Sink]] = []

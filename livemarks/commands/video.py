@@ -34,5 +34,7 @@ def run(args: argparse.Namespace) -> int:
             sinks.append(lambda: plugins.load("sinks", "video")(args.out, source.info))
         if args.landmarks:
             sinks.append(lambda: api.open_landmarks(args.landmarks, source, net))
-        with closing(api.open_tracker(net, faces=args.faces, smooth=args.smooth, range=args.range)) as tracker:
+        with closing(
+            api.open_tracker(net, faces=args.faces, smooth=args.smooth, range=args.range, detector=args.detector)
+        ) as tracker:
             return _track.follow(source, tracker, sinks, net=net, wrote=outputs, quiet=args.quiet)

@@ -55,7 +55,9 @@ def run(args: argparse.Namespace) -> int:
     net = _track.open_net(args)
     ahead_s = args.extrapolate / 1e3
     with ExitStack() as stack:
-        tracker = api.open_tracker(net, faces=args.faces, smooth=args.smooth, range=args.range, extrapolate_s=ahead_s)
+        tracker = api.open_tracker(
+            net, faces=args.faces, smooth=args.smooth, range=args.range, detector=args.detector, extrapolate_s=ahead_s
+        )
         stack.callback(tracker.close)
         source = api.open_source(args.camera, live=True, size_wh=args.size, fps=args.fps, camera_api=args.camera_api)
         stack.callback(source.close)
