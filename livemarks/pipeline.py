@@ -49,6 +49,13 @@ class Tracker(Protocol):
 
 
 @runtime_checkable
+class Warmer(Protocol):
+    """A tracker that is slow the first time. `warm` is called once, before the source is read, by `step`'s thread."""
+
+    def warm(self) -> None: ...
+
+
+@runtime_checkable
 class Idler(Protocol):
     """A sink that also has work while no result comes. `idle` is called some 20 times a second then; may raise Stop."""
 
@@ -180,6 +187,7 @@ class _Run:
         capacity = 1 if self._live else _AHEAD
         self._frames: Channel[Frame] = Channel(capacity, forgetful=self._live)
         self._results: Channel[Result] = Channel(capacity)
+        self._warm = threading.Event()  # a camera's first frames aren't lost to a tracker that loads or compiles
         self._stopping = False
         self._interrupted = False
         # written by the capture thread alone
@@ -216,6 +224,7 @@ class _Run:
 
     def _capture(self) -> None:
         try:
+            self._warm.wait()
             start_s = time.perf_counter()
             for frame in self._source:
                 self._decode_s += time.perf_counter() - start_s
@@ -232,6 +241,9 @@ class _Run:
         frames = iter(self._frames)
         step_s = 0.0
         try:
+            if isinstance(self._tracker, Warmer):
+                self._tracker.warm()
+            self._warm.set()
             while True:
                 if self._live:
                     self._results.await_taker(step_s)
@@ -244,6 +256,7 @@ class _Run:
                 if not self._results.put(result):
                     return
         finally:
+            self._warm.set()
             self._results.close()
 
     def _show(self) -> None:

@@ -156,6 +156,11 @@ class Tracker:
             shown = tuple(self._shown(face) for face in self._faces if face.seen)
         return Result(frame, shown, self._stage_s)
 
+    def warm(self) -> None:
+        """Runs what is slow the first time. By the thread that will call `step`, since some nets belong to a thread."""
+        self._detector(Frame(np.zeros((360, 640, 3), np.uint8), 0, 0.0))
+        _ = self.landmarker.knows_absence  # which is found by trying
+
     def close(self) -> None:
         """Closes the detector and the landmarker."""
         self._detector.close()

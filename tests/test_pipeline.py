@@ -95,6 +95,30 @@ def sums(sink: FakeSink) -> list[float]:
     return [result.stage_s["sum"] for result in sink.results]
 
 
+def test_no_frame_is_captured_before_the_tracker_is_warm() -> None:
+    happened: list[str] = []
+
+    class Cold(FakeTracker):
+        def warm(self) -> None:
+            time.sleep(0.05)
+            happened.append(f"warm in {threading.current_thread().name}")
+
+    run(FakeSource(2, live=True, before=lambda i: happened.append(f"frame {i}")), Cold(), [FakeSink()])
+    assert happened[0] == "warm in livemarks-inference"
+    assert happened[1] == "frame 0"
+
+
+def test_a_tracker_that_cannot_warm_up_ends_the_run() -> None:
+    class Broken(FakeTracker):
+        def warm(self) -> None:
+            raise LivemarksError("no such net")
+
+    source, sink = FakeSource(3, live=True), FakeSink()
+    with pytest.raises(LivemarksError, match="no such net"):
+        run(source, Broken(), [sink])
+    assert sink.closed == 1
+
+
 def test_threaded_run_equals_the_plain_loop() -> None:
     plain, tracker, n = FakeSink(), FakeTracker(), 500
     for frame in FakeSource(n):

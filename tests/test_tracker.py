@@ -173,6 +173,15 @@ def owner(world: World, xy: F32, t_s: float) -> int | None:
 # --- one face ---------------------------------------------------------------------------------------------------------
 
 
+def test_warming_up_leaves_nothing_behind() -> None:
+    world = World(standing())
+    tracker = tracker_of(world)
+    tracker.warm()
+    assert len(world.looks) == 1
+    assert ids(tracker.step(frame_at(0.0))) == [1]
+    assert len(world.looks) == 2  # the first frame is still the first
+
+
 def test_a_face_is_found_in_its_first_frame_and_the_detector_then_rests() -> None:
     world = World(standing())
     results = play(world, tracker_of(world, check_s=2.0), seconds(3.9))
