@@ -10,20 +10,27 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from livemarks import weights
 from livemarks.types import Frame, LivemarksError, Result, Tally
 
 BENCH = Path(__file__).resolve().parent.parent / "bench"
 sys.path.insert(0, str(BENCH))
+import _latency_film as film  # noqa: E402
+import _latency_report as report  # noqa: E402
 import latency  # noqa: E402
+from _latency_peers import Side  # noqa: E402
+from _latency_runs import AgeSink, StampedSource, read_stamp, stamp  # noqa: E402
+from _latency_stages import Stopwatch  # noqa: E402
+from _latency_steps import floor  # noqa: E402
 
 
 @pytest.mark.parametrize("number", [0, 1, 12345, 65535])
 def test_stamp_comes_back_through_noise(number: int) -> None:
     rng = np.random.default_rng(number)
     image = rng.integers(0, 256, (40, 80, 3), np.uint8)
-    latency.stamp(image, number)
+    stamp(image, number)
     noisy = np.clip(image + rng.normal(0, 20, image.shape), 0, 255).astype(np.uint8)
-    assert latency.read_stamp(noisy) == number
+    assert read_stamp(noisy) == number
 
 
 def test_age_is_that_of_the_picture_shown(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -40,8 +47,8 @@ def test_age_is_that_of_the_picture_shown(monkeypatch: pytest.MonkeyPatch) -> No
 
     now_s = [10.0]
     monkeypatch.setattr("time.perf_counter", lambda: now_s[0])
-    source = latency.StampedSource(Two())
-    sink = latency.AgeSink(source)
+    source = StampedSource(Two())
+    sink = AgeSink(source)
     first, second = source
     now_s[0] = 10.25
     sink.write(Result(first, (), {}), first.image, Tally())
@@ -51,23 +58,23 @@ def test_age_is_that_of_the_picture_shown(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_frames_go_there_and_back_without_a_jump() -> None:
-    indices = latency.there_and_back(4, 0, 14)
+    indices = film.there_and_back(4, 0, 14)
     assert indices[:7] == [0, 1, 2, 3, 2, 1, 0]
-    assert indices[5:] == latency.there_and_back(4, 5, 9)
+    assert indices[5:] == film.there_and_back(4, 5, 9)
     assert set(np.abs(np.diff(indices)).tolist()) == {1}
-    assert latency.there_and_back(1, 3, 2) == [0, 0]
+    assert film.there_and_back(1, 3, 2) == [0, 0]
 
 
 def test_row_keeps_raw_times_and_doubts() -> None:
-    steady = latency.row("net", {"model": "m"}, [0.002] * 200)
+    steady = report.row("net", {"model": "m"}, [0.002] * 200)
     assert (steady["n"], steady["p50_ms"], steady["warning"]) == (200, 2.0, "")
     assert steady["raw_us"] == [2000] * 200
-    doubtful = latency.row("net", {"model": "m"}, [0.002, 0.02] * 10)
-    assert latency.cell(doubtful["warning"]) == "few, spread"
+    doubtful = report.row("net", {"model": "m"}, [0.002, 0.02] * 10)
+    assert report.cell(doubtful["warning"]) == "few, spread"
 
 
 def test_crowd_has_a_face_in_every_cell() -> None:
-    frames = latency.crowd(3, (320, 180), 2)
+    frames = film.crowd(3, (320, 180), 2)
     assert frames.shape == (2, 180, 320, 3)
     cells = [frames[0, y : y + 90, x : x + 160] for y, x in ((0, 0), (0, 160), (90, 0))]
     assert all(cell.std() > 20 for cell in cells)
@@ -80,12 +87,12 @@ def test_a_run_measures_writes_draws_and_compares(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(latency, "SIZES_WH", ((160, 90), (320, 180)))
-    report, picture = tmp_path / "r.json", tmp_path / "r.png"
-    parts = [word for part in ("pipeline", "live", "net", "growth") for word in ("--part", part)]
-    arguments = [*parts, "--model", str(still_model()), "--backend", "onnx", "--seconds", "0.7", "--json", str(report)]
+    monkeypatch.setattr(film, "SIZES_WH", ((160, 90), (320, 180)))
+    file, picture = tmp_path / "r.json", tmp_path / "r.png"
+    parts = [word for part in ("pipeline", "live", "net", "stages", "growth") for word in ("--part", part)]
+    arguments = [*parts, "--model", str(still_model()), "--backend", "onnx", "--seconds", "0.7", "--json", str(file)]
     assert latency.main([*arguments, "--plot", str(picture)]) == 0
-    found = json.loads(report.read_text())
+    found = json.loads(file.read_text())
     assert {"cpu", "cores", "python", "versions"} <= found["machine"].keys()
     rows = found["rows"]
     whole = next(row for row in rows if row["part"] == "pipeline" and row["stage"] == "whole")
@@ -94,23 +101,50 @@ def test_a_run_measures_writes_draws_and_compares(
     assert {row["stage"] for row in rows if row["part"] == "pipeline"} >= {"decode", "draw", "encode", "whole"}
     overload = next(row for row in rows if row.get("load") == "2x overload")
     assert overload["dropped"] > 0
-    assert overload["p50_ms"] >= 2e3 / latency.FPS
+    assert overload["p50_ms"] >= 2e3 / film.FPS
     assert {row["batch"] for row in rows if row["part"] == "net"} == {1, 2, 4, 8}
+    assert {row["stage"] for row in rows if row["part"] == "stages"} >= {"warp", "net", "smooth", "all but the net"}
     assert {row["faces"] for row in rows if row["part"] == "growth"} == {1, 2, 4, 8}
     assert picture.read_bytes().startswith(b"\x89PNG")
 
-    table = latency.comparison(found, found)
-    assert (
-        table.row_count == sum("p50_ms" in row for row in rows) == len({latency.name_of(r) + r["part"] for r in rows})
-    )
+    table = report.comparison(found, found)
+    assert table.row_count == sum("p50_ms" in row for row in rows) == len({report.name_of(r) + r["part"] for r in rows})
     assert set(table.columns[-1].cells) == {"1.00"}
     capsys.readouterr()
 
 
+def test_floor_of_the_shipped_net() -> None:
+    found = floor(weights.find("lite-68"), 0.05)
+    # by hand: 16 x 27 x 64^2 multiplications and additions in the stem, 32 x 144 x 32^2 in the next layer, and so on
+    assert found["gflop"] == pytest.approx(0.20, abs=0.01)
+    assert 3.5 < found["weights_mb"] < 4.0  # twice the file, which has float16
+    assert found["arithmetic_ms"] > 0
+    assert found["memory_ms"] > 0
+
+
+def test_stopwatch_books_time_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s = [0.0]
+    monkeypatch.setattr("time.perf_counter", lambda: now_s[0])
+    watch = Stopwatch()
+
+    def work(seconds: float) -> None:
+        now_s[0] += seconds
+
+    inner = watch.watched("inner", work)
+
+    def both() -> None:
+        work(1.0)
+        inner(2.0)
+        inner(4.0)
+
+    watch.watched("outer", both)()
+    assert watch.spent_s == {"inner": 6.0, "outer": 1.0}
+
+
 def test_two_sides_race_on_the_same_frames(still_model: Callable[..., Path], tmp_path: Path) -> None:
     path = tmp_path / "frames.npy"
-    np.save(path, latency.frames_of("synthetic", (160, 90), 8))
-    side = latency.Side("livemarks", sys.executable, path, [], "--model", str(still_model()), "--backend", "onnx")
+    np.save(path, film.frames_of("synthetic", (160, 90), 8))
+    side = Side("livemarks", sys.executable, path, [], "--model", str(still_model()), "--backend", "onnx")
     try:
         assert "still-68" in side.version
         side.run(range(8), counts=False)
@@ -127,7 +161,7 @@ def test_missing_peer_says_what_to_install(tmp_path: Path) -> None:
     """MediaPipe as livemarks needs it has no face mesh any more: the peer wants an interpreter of its own."""
     np.save(tmp_path / "frames.npy", np.zeros((1, 8, 8, 3), np.uint8))
     with pytest.raises(LivemarksError, match=r"pip install mediapipe==0\.10\.21"):
-        latency.Side("mediapipe", sys.executable, tmp_path / "frames.npy", [])
+        Side("mediapipe", sys.executable, tmp_path / "frames.npy", [])
 
 
 def test_unknown_model_is_one_line_and_status_2(capsys: pytest.CaptureFixture[str]) -> None:
