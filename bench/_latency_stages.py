@@ -11,6 +11,7 @@ from typing import Any
 from unittest import mock
 
 import _latency_film as film
+import numpy as np
 from _latency_report import Row, row
 from _latency_steps import Walk
 
@@ -72,7 +73,6 @@ def measure_stages(options: argparse.Namespace) -> Iterator[Row]:
                 for label, seconds in per_frame.items():
                     seconds.append(watch.spent_s.get(label, 0.0))
         what = {"size": f"{size_wh[0]}x{size_wh[1]}", "model": net.card.name, "backend": net.runner.label}
-        for label, seconds in per_frame.items():
-            yield row("stages", {**what, "stage": label}, seconds)
         rest_s = [sum(frame) for frame in zip(*(s for label, s in per_frame.items() if label != _NET), strict=True)]
-        yield row("stages", {**what, "stage": "all but the net"}, rest_s)
+        for label, seconds in {**per_frame, "all but the net": rest_s}.items():
+            yield row("stages", {**what, "stage": label}, seconds, p50_us=1e6 * float(np.median(seconds)))
