@@ -1,12 +1,13 @@
 """How still points stand, how closely they follow, and whether faces keep their names.
 
-    python bench/stability.py --data DIR [--model NAME] [--smooth NAME] [--part labelled|shake|crossing|clips] [--json]
+    python bench/stability.py --data DIR [--model NAME] [--smooth NAME] [--part PART] [--json]
 
 labelled: talking_face_a, 2400 frames with 19 of the 68 points labelled. Each point's constant offset is removed in the
 face's own frame, because the two markups place points slightly differently. Flicker is the RMS change of the error from
 frame to frame, lag the shift in frames that aligns the motion best; about 0.2 % of the flicker is the labels' own.
-shake: real labelled faces moved by known motions, with camera noise. crossing: two of them pass each other.
-clips: videos without labels; how long faces are followed, lost and found again.
+shake: real labelled faces moved by known motions, with camera noise. crossing: two of them pass each other. cuts: from
+one frame to the next another of them is there, or nobody. clips: videos without labels; how long faces are followed,
+lost and found again.
 
 All per cent are of the distance between the outer eye corners. Smoothing changes no crop, so each clip is followed
 once, and every kind of smoothing is applied to the same raw points.
@@ -23,13 +24,25 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from _ask_peer import MeshMap
+from _made_up import (
+    BLINK_S,
+    CLIPS,
+    INTEROCULAR_PX,
+    SIZE_WH,
+    STEP_S,
+    Clip,
+    Pose,
+    head,
+    noisy,
+    portraits,
+    shuffled,
+    times,
+)
 from rich.console import Console
 from rich.table import Table
 
@@ -37,22 +50,10 @@ from livemarks import __version__, api, metrics, plugins, smoothing
 from livemarks.geometry import resample
 from livemarks.landmarker import Landmarker
 from livemarks.tracker import MAX_FACES, Tracker
-from livemarks.train.samples import Sample, read_image, read_sets
-from livemarks.types import F64, U8, Affine, Frame, Landmarks, LivemarksError, Result, Scheme
+from livemarks.train.samples import read_image
+from livemarks.types import F32, F64, U8, Frame, Landmarks, LivemarksError, Result, Scheme
 
-PARTS = ("labelled", "shake", "crossing", "clips")
-SIZE_WH = (640, 360)
-# Faces for the made-up clips, of Helen's training set: alone in their pictures, eyes open, of all kinds.
-_PORTRAITS = (
-    "1110051647_2.jpg",
-    "1160859039_1.jpg",
-    "121720434_1.jpg",
-    "1844926255_1.jpg",
-    "2140556694_1.jpg",
-    "2249998377_1.jpg",
-)
-_INTEROCULAR_PX = 70.0  # in the made-up clips: a face that fills half of the frame's height
-_NOISE_GREYS = 4.0  # standard deviation of a webcam's noise indoors
+PARTS = ("labelled", "shake", "crossing", "cuts", "clips")
 # Upper and lower lids of both eyes, by iBUG index.
 _LIDS = ((37, 41), (38, 40), (43, 47), (44, 46))
 
@@ -168,118 +169,6 @@ def mesh_peer(data: Path, python: str, map_file: Path) -> dict[str, Any]:
 # --- made-up clips ---------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Pose:
-    """A portrait's place in the frame: centre in inter-oculars from the frame's middle, roll, growth, lids closed."""
-
-    x: float = 0.0
-    y: float = 0.0
-    roll_rad: float = 0.0
-    growth: float = 1.0
-    closed: bool = False
-
-
-@dataclass(frozen=True)
-class Clip:
-    """A made-up clip: what moves how, at which times."""
-
-    name: str
-    times_s: Sequence[float]
-    pose: Callable[[float], Pose]
-
-
-def _times(fps: float, length_s: float = 4.0) -> list[float]:
-    return [i / fps for i in range(round(length_s * fps))]
-
-
-def _uneven(length_s: float = 4.0) -> list[float]:
-    steps = np.random.default_rng(0).choice([1 / 60, 1 / 30, 1 / 15, 1 / 8], 400)
-    stamps = np.cumsum(steps)
-    return [0.0, *stamps[stamps < length_s].tolist()]
-
-
-def _pan(t_s: float) -> Pose:
-    return Pose(x=1.0 * math.sin(1.5 * t_s))
-
-
-def _fast(t_s: float) -> Pose:
-    return Pose(x=1.5 * math.sin(5 * t_s), y=0.3 * math.sin(8 * t_s))  # up to 7.5 inter-oculars a second
-
-
-STEP_S = BLINK_S = 2.0
-CLIPS = (
-    Clip("still", _times(30), lambda _: Pose()),
-    Clip("slow pan", _times(30), _pan),
-    Clip("slow pan 15 FPS", _times(15), _pan),
-    Clip("slow pan 60 FPS", _times(60), _pan),
-    Clip("slow pan, uneven", _uneven(), _pan),
-    Clip("fast", _times(30), _fast),
-    Clip("fast 15 FPS", _times(15), _fast),
-    Clip("turn", _times(30), lambda t_s: Pose(roll_rad=0.5 * math.sin(4 * t_s))),
-    Clip("zoom", _times(30), lambda t_s: Pose(growth=math.exp(0.4 * math.sin(2 * t_s)))),
-    Clip("step", _times(30), lambda t_s: Pose(x=0.05 if t_s >= STEP_S else 0.0)),
-    Clip("blink", _times(30), lambda t_s: Pose(closed=abs(t_s - BLINK_S) < 0.01)),
-)
-
-
-class Portrait:
-    """A labelled face that can be put anywhere in a frame."""
-
-    def __init__(self, sample: Sample) -> None:
-        self.image = sample.read()
-        self.xy = sample.xy.astype(np.float64)
-        self.eyes = self.xy[45] - self.xy[36]
-        self._blinking = _closed_lids(self.image, self.xy)
-
-    def place(self, pose: Pose) -> Affine:
-        """Portrait px -> frame px; the eye line level at roll 0."""
-        scale = _INTEROCULAR_PX * pose.growth / float(np.hypot(*self.eyes))
-        angle = pose.roll_rad - math.atan2(self.eyes[1], self.eyes[0])
-        turn = scale * np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
-        middle = np.array(SIZE_WH) / 2 + np.array([pose.x, pose.y]) * _INTEROCULAR_PX
-        return Affine(np.column_stack([turn, middle - turn @ self.xy.mean(axis=0)]))
-
-    def draw(self, pose: Pose) -> U8:
-        """The frame, without noise."""
-        image = self._blinking if pose.closed else self.image
-        return resample(image, self.place(pose).inverse(), SIZE_WH[::-1])
-
-
-def _closed_lids(image: U8, xy: F64) -> U8:
-    """The same face, its upper lids drawn down over the eyes to 15 % of their opening."""
-    y, x = np.mgrid[: image.shape[0], : image.shape[1]].astype(np.float32)
-    from_y = y.copy()
-    for first in (36, 42):
-        eye = xy[first : first + 6]
-        height = float(eye[[4, 5], 1].mean() - eye[[1, 2], 1].mean())
-        if height < 1:
-            continue
-        width = float(np.ptp(eye[:, 0]))
-        above = (y - float(eye[[4, 5], 1].mean())) / height  # 0 at the lower lid, -1 at the open upper one
-        shut = 0.85 * np.clip(1.5 - 2 * np.abs(x - float(eye[:, 0].mean())) / width, 0, 1)
-        lid, top = shut - 1, -3.0  # where the upper lid goes to; what lies above `top` stays
-        squeezed = above / -lid
-        stretched = top + (above - top) * (-1 - top) / (lid - top)
-        source = np.where(above > lid, squeezed, stretched)
-        from_y += np.where((above < 0) & (above > top), (source - above) * height, 0).astype(np.float32)
-    return np.asarray(cv2.remap(image, x, from_y, cv2.INTER_LINEAR), np.uint8)
-
-
-def portraits(data: Path) -> list[Portrait]:
-    """The faces of the made-up clips."""
-    samples, _ = read_sets(data, ["helen-train"])
-    found = [Portrait(sample) for sample in samples if sample.name in _PORTRAITS]
-    if not found:
-        raise LivemarksError(f"none of the faces for made-up clips is in Helen's training set in {data}")
-    return found
-
-
-def noisy(image: U8, random: np.random.Generator) -> U8:
-    """A camera's picture of it."""
-    noise = random.standard_normal(image.shape, np.float32) * _NOISE_GREYS
-    return np.clip(np.rint(image + noise), 0, 255).astype(np.uint8)
-
-
 def shake(data: Path, kinds: Sequence[str], make: MakeTracker, scheme: Scheme) -> Iterator[dict[str, Any]]:
     """One row for each clip and kind of smoothing: means over the portraits."""
     faces = portraits(data)
@@ -312,11 +201,11 @@ def special(clip: Clip, xy: F64, raw: F64) -> dict[str, float]:
     """
     settled = len(xy) // 4
     if clip.name == "still":
-        return {"std_percent": 100 * float(np.nanstd(xy[settled:], axis=0).mean()) / _INTEROCULAR_PX}
+        return {"std_percent": 100 * float(np.nanstd(xy[settled:], axis=0).mean()) / INTEROCULAR_PX}
     if clip.name == "step":
         at = int(np.argmax(np.array(clip.times_s) >= STEP_S))
         moved = (xy[at + 1] - xy[settled:at].mean(axis=0)).mean(axis=0)[0]
-        return {"step_share": float(moved / (0.05 * _INTEROCULAR_PX))}
+        return {"step_share": float(moved / (0.05 * INTEROCULAR_PX))}
     if clip.name == "blink":
         at = int(np.argmin(np.abs(np.array(clip.times_s) - BLINK_S)))
 
@@ -324,7 +213,7 @@ def special(clip: Clip, xy: F64, raw: F64) -> dict[str, float]:
             opening = np.mean([points[:, low, 1] - points[:, up, 1] for up, low in _LIDS], axis=0)
             return float(opening[settled:at].mean() - opening[at])
 
-        return {"blink_share": depth(xy) / depth(raw), "blink_percent": 100 * depth(raw) / _INTEROCULAR_PX}
+        return {"blink_share": depth(xy) / depth(raw), "blink_percent": 100 * depth(raw) / INTEROCULAR_PX}
     return {}
 
 
@@ -334,7 +223,7 @@ def special(clip: Clip, xy: F64, raw: F64) -> dict[str, float]:
 def crossing(data: Path, trials: int, make: MakeTracker) -> dict[str, Any]:
     """Two people who pass each other `trials` times: frames in which a face bears the other's id, and new ids."""
     faces = portraits(data)
-    masks = [_head(face) for face in faces]
+    masks = [head(face) for face in faces]
     swaps = births = both = frames = 0
     for trial in range(trials):
         random = np.random.default_rng(trial)
@@ -343,7 +232,7 @@ def crossing(data: Path, trials: int, make: MakeTracker) -> dict[str, Any]:
         order = np.argsort(growths).tolist()  # the smaller is further away
         whose: dict[int, int] = {}
         with closing(make(2)) as tracker:
-            for i, t_s in enumerate(_times(30, 3.0)):
+            for i, t_s in enumerate(times(30, 3.0)):
                 image = np.full((SIZE_WH[1], SIZE_WH[0], 3), 110, np.float32)
                 true = {}
                 for k in order:
@@ -357,7 +246,7 @@ def crossing(data: Path, trials: int, make: MakeTracker) -> dict[str, Any]:
                 for seen in result.faces:
                     off = {k: float(np.linalg.norm(seen.raw.xy - xy, axis=1).mean()) for k, xy in true.items()}
                     nearest = min(off, key=lambda k: off[k])
-                    if off[nearest] < 0.1 * _INTEROCULAR_PX:  # on a face, not between two
+                    if off[nearest] < 0.1 * INTEROCULAR_PX:  # on a face, not between two
                         swaps += whose.setdefault(seen.id, nearest) != nearest
                 frames += 1
                 both += len(result.faces) == 2
@@ -371,15 +260,58 @@ def crossing(data: Path, trials: int, make: MakeTracker) -> dict[str, Any]:
     }
 
 
-def _head(face: Portrait) -> U8:
-    """A soft mask (H, W, 3) of the head: the ellipse around its points, reaching up over the forehead."""
-    low, high = face.xy.min(axis=0), face.xy.max(axis=0)
-    wide, tall = (high - low).tolist()
-    center = (low + high) / 2 - np.array([0, 0.2 * tall])
-    mask = np.zeros(face.image.shape, np.uint8)
-    axes = (round(0.62 * wide), round(0.78 * tall))
-    cv2.ellipse(mask, np.rint(center).astype(int).tolist(), axes, 0, 0, 360, (255, 255, 255), -1)
-    return np.asarray(cv2.GaussianBlur(mask, (0, 0), 0.03 * wide), np.uint8)
+# --- cuts ------------------------------------------------------------------------------------------------------------
+
+_CUT_AFTER = 12  # frames; as many follow
+# What is seen after the cut: whose face, and how far to the side of the first, in inter-oculars.
+_CUTS = {
+    "another face elsewhere": ("other", 3.0),
+    "another face, same place": ("other", 0.0),
+    "the same face elsewhere": ("same", 3.0),
+    "nobody": ("nobody", 0.0),
+    "nobody for a second": ("back", 0.0),
+}
+
+
+def cuts(data: Path, trials: int, make: MakeTracker) -> Iterator[dict[str, Any]]:
+    """One row for each kind of cut, the worst of `trials` in frames.
+
+    old_id: frames after the cut that show the first face's id. till_found: frames without a point on the new face.
+    astray: frames that show points where no face is.
+    """
+    faces = portraits(data)
+    for kind, (whose, aside) in _CUTS.items():
+        old, waits, astray = [], [], 0
+        for trial in range(trials):
+            random = np.random.default_rng(trial)
+            first, other = (faces[k] for k in random.choice(len(faces), 2, replace=False))
+            then = other if whose == "other" else first
+            before = Pose(x=-aside / 2, growth=float(random.uniform(0.6, 1.0)))
+            after = Pose(x=aside / 2, growth=float(random.uniform(0.6, 1.0)) if aside else before.growth)
+            scenes: list[tuple[U8, F64 | None]] = [(first.draw(before), first.place(before)(first.xy))] * _CUT_AFTER
+            if whose in ("nobody", "back"):
+                scenes += [(shuffled(first.draw(before), random), None)] * (30 if whose == "back" else _CUT_AFTER)
+            if whose != "nobody":
+                scenes += [(then.draw(after), then.place(after)(then.xy))] * _CUT_AFTER
+            kept, found = 0, None
+            with closing(make(1)) as tracker:
+                for i, (image, true) in enumerate(scenes):
+                    shown = tracker.step(Frame(noisy(image, random), i, i / 30)).faces
+                    off = [np.inf if true is None else _off(face.raw.xy, true) for face in shown]
+                    astray += min(off, default=0.0) > 0.2
+                    if i >= _CUT_AFTER:
+                        kept += any(face.id == 1 for face in shown)
+                    if i >= len(scenes) - _CUT_AFTER and found is None and min(off, default=np.inf) < 0.2:
+                        found = i - (len(scenes) - _CUT_AFTER)
+            old.append(kept)
+            waits.append(_CUT_AFTER if found is None else found)
+        row = {"cut to": kind, "trials": trials, "old_id": max(old), "trials_with_old_id": sum(n > 0 for n in old)}
+        yield row | ({} if whose == "nobody" else {"till_found": max(waits)}) | {"astray": astray}
+
+
+def _off(xy: F32 | F64, true: F64) -> float:
+    """Mean distance of points in inter-oculars."""
+    return float(np.linalg.norm(xy - true, axis=1).mean() / np.linalg.norm(true[45] - true[36]))
 
 
 # --- clips without labels --------------------------------------------------------------------------------------------
@@ -452,7 +384,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--backend", default="onnx", help="what runs the net (%(default)s)")
     add("--smooth", action="append", choices=smoothing.PRESETS, help="may be repeated (all)")
     add("--part", action="append", choices=PARTS, help="may be repeated (all)")
-    add("--trials", type=int, default=50, metavar="N", help="of crossing people (%(default)s)")
+    add("--trials", type=int, default=50, metavar="N", help="of crossing people and of cuts (%(default)s)")
     add("--mesh-python", metavar="PATH", help="interpreter with mediapipe 0.10.21, to measure its face mesh too")
     add("--mediapipe-map", type=Path, metavar="NPZ", help="linear map from MediaPipe's 478 points to the 68")
     add("--json", action="store_true", help="print JSON instead of tables")
@@ -485,6 +417,8 @@ def measure(options: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
             rows["shake"] = list(shake(options.data, options.smooth, make, net.scheme))
         if "crossing" in options.part:
             rows["crossing"] = [crossing(options.data, options.trials, make)]
+        if "cuts" in options.part:
+            rows["cuts"] = list(cuts(options.data, options.trials, make))
         if "clips" in options.part:
             rows["clips"] = list(clips(options.data, make))
         return rows

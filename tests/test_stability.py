@@ -13,6 +13,7 @@ from livemarks.schemes.ibug68 import SCHEME
 from livemarks.types import FaceBox, FaceTrack, Frame, Landmarks, LivemarksError, Result
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "bench"))
+import _made_up
 import stability
 
 
@@ -62,7 +63,7 @@ def test_lids_close_and_nothing_else_moves() -> None:
     xy = still_points().astype(np.float64) * 400
     image = np.zeros((400, 400, 3), np.uint8)
     image[: round(xy[37, 1])] = 200  # skin down to the upper lids, dark below
-    closed = stability._closed_lids(image, xy)
+    closed = _made_up._closed_lids(image, xy)
     for upper, lower in ((37, 41), (44, 46)):
         column = round(float(xy[upper, 0] + xy[upper + 1, 0]) / 2) if upper == 37 else round(float(xy[upper, 0]))
         lid = int(np.argmax(closed[:, column, 0] < 100))
@@ -75,3 +76,11 @@ def test_lids_close_and_nothing_else_moves() -> None:
 def test_a_folder_without_the_clip_is_said_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert stability.main(["--data", str(tmp_path), "--model", str(tmp_path / "none.onnx")]) == 2
     assert capsys.readouterr().err.startswith("error: ")
+
+
+def test_tiles_change_places_and_none_is_lost() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (360, 640, 3), np.uint8)
+    mixed = _made_up.shuffled(image, np.random.default_rng(1))
+    assert mixed.shape == image.shape
+    assert (mixed != image).mean() > 0.9
+    assert (np.sort(mixed, axis=None) == np.sort(image, axis=None)).all()
