@@ -11,6 +11,8 @@ from __future__ import annotations
 import argparse
 import itertools
 import os
+import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -18,88 +20,28 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import closing, suppress
-from dataclasses import dataclass
+from contextlib import closing
+from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
-import av
 import cv2
 import numpy as np
-from av.error import FFmpegError
+import psutil
+from _room import FRAMES, End, Room, count, die_by_socket
 
 from livemarks import pipeline, weights
 from livemarks.commands.demo import PORTRAIT
+from livemarks.sinks.video import Sink
 from livemarks.sources import camera, synthetic, video
-from livemarks.types import Stop
+from livemarks.types import Stop, Tally
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from fakes import FakeCamera, FakeSink, FakeTracker, fail
-from media import cut, flip_bits, make_clip
+from media import cut, flip_bits, make_clip, result
 
-FRAMES = 100
-_PATIENCE_S = 120
-_TABLE = ("stage ", "ms per ", "wrote ")  # lines of the closing words that say nothing of a fault
-
-
-@dataclass(frozen=True, slots=True)
-class End:
-    """status: of the process, None if there was none. said: the line that tells most. frames: which were kept."""
-
-    status: int | None
-    said: str
-    frames: str = "-"
-
-
-class Room:
-    """A folder for one fault, and the program in it."""
-
-    def __init__(self, folder: Path, clip: Path, model: str) -> None:
-        self.folder, self.clip, self.model = folder, clip, model
-
-    def start(self, *arguments: object, model: str = "", home: str = "") -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "livemarks", *map(str, arguments), "--model", model or self.model]
-        environment = {**os.environ, "DISPLAY": "", "WAYLAND_DISPLAY": "", "HOME": home or str(Path.home())}
-        pipe, nothing = subprocess.PIPE, subprocess.DEVNULL
-        return subprocess.Popen(
-            command, cwd=self.folder, env=environment, text=True, stdin=nothing, stdout=pipe, stderr=pipe
-        )
-
-    def end(self, process: subprocess.Popen[str], out: Path | None = None, of: int | None = FRAMES) -> End:
-        """Waits for the process; its line is the last one that isn't of the table of times."""
-        _, err = process.communicate(timeout=_PATIENCE_S)
-        lines = [line.removeprefix("livemarks: ") for line in err.splitlines()]
-        told = [line for line in lines if not line.startswith(_TABLE)] or [""]
-        kept = count(out) if out else None
-        frames = "-" if kept is None else f"{kept}" if of is None else f"{kept} of {of}"
-        status = process.returncode if process.returncode >= 0 else 128 - process.returncode  # as shells say it
-        return End(status, f"TRACEBACK: {lines[-1]}" if "Traceback" in err else told[-1], frames)
-
-    def run(self, *arguments: object) -> End:
-        return self.end(self.start(*arguments))
-
-    def video(self, path: Path | str, **options: str) -> End:
-        return self.end(self.start("video", path, "--out", "o.mp4", **options), self.folder / "o.mp4")
-
-    def started(self, out: Path, *arguments: object) -> subprocess.Popen[str]:
-        """A process that has begun to write frames."""
-        process = self.start(*arguments, "--out", out)
-        deadline_s = time.monotonic() + _PATIENCE_S
-        while not any(part.stat().st_size > 500_000 for part in out.parent.glob("*.part.mp4")):
-            if process.poll() is not None or time.monotonic() > deadline_s:
-                break
-            time.sleep(0.02)
-        return process
-
-
-def count(path: Path) -> int:
-    """Frames that a player would show; 0 if there is no such file."""
-    frames = 0
-    if path.exists():
-        with av.open(str(path)) as container:
-            for packet in container.demux(video=0):
-                with suppress(FFmpegError):  # the last one of a full disk may be cut off
-                    frames += len(packet.decode())
-    return frames
+HOURS = 2  # of the long film, which has a frame every FRAME_S
+FRAME_S = 4
 
 
 def video_copy(room: Room, **options: str) -> Path:
@@ -134,6 +76,36 @@ def folder_removed(room: Room) -> End:
     return room.end(process, out, 240)
 
 
+def full_file(room: Room) -> End:
+    limit = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (2_000_000, 2_000_000))
+    return room.end(room.start("demo", "--seconds", "20", "--out", "o.mp4", before=limit), room.folder / "o.mp4", 600)
+
+
+def closed_streams(room: Room) -> End:
+    end = room.under(partial(os.closerange, 0, 3))
+    return End(end.status, "(nothing)", end.frames)
+
+
+def piped(room: Room) -> End:
+    process = room.start("video", "-", "--out", "o.mp4", before=lambda: os.dup2(os.open(room.clip, os.O_RDONLY), 0))
+    return room.end(process, room.folder / "o.mp4")
+
+
+def long_film(room: Room) -> End:
+    frames = HOURS * 3600 // FRAME_S
+    film = make_clip(
+        room.folder / "film.mp4", frames, stamps=range(0, frames * FRAME_S, FRAME_S), time_base=Fraction(1)
+    )
+    process = room.start("video", film, "--out", "o.mp4", "--landmarks", "o.csv")
+    used_mb = []
+    while process.poll() is None:
+        used_mb.append(psutil.Process(process.pid).memory_info().rss / 1e6)
+        time.sleep(0.1)
+    half, last = max(used_mb[: len(used_mb) // 2]), max(used_mb)
+    end = room.end(process, room.folder / "o.mp4", frames)
+    return End(end.status, f"{end.said}; {half:.0f} MB at most in its first half, {last:.0f} in all", end.frames)
+
+
 def closed_pipe(room: Room) -> End:
     process = room.start("video", room.clip, "--landmarks", "-")
     assert process.stdout is not None
@@ -163,6 +135,19 @@ def watch(script: list[str], frames: int, period_s: float = 1 / 30) -> End:
     made = list(itertools.islice(source, frames))
     source.close()
     return End(None, f"{said[0]} … {source.notices[-1]}", f"{len(made)} of {frames} given")
+
+
+def slept(room: Room) -> End:
+    """A recording goes on where the clock jumps, twice, by more than an mp4 can hold a picture."""
+    fake = FakeCamera(["new"] * 121)
+    source = camera.Source(0, opener=fake.open, clock=fake.time.clock, sleep=fake.time.sleep)
+    film = Sink(str(room.folder / "o.mp4"), source.info)
+    for frame in itertools.islice(source, 120):
+        film.write(result(frame.image, frame.index, frame.t_s), frame.image, Tally())
+        fake.time.now_s += 8 * 3600 if frame.index in (40, 80) else 0
+    film.close()
+    source.close()
+    return End(None, film.notices[-1].replace(f"{room.folder}/", ""), f"{count(room.folder / 'o.mp4')} of 120")
 
 
 def hanging_camera(_: Room) -> End:
@@ -207,6 +192,13 @@ def two_at_once(room: Room) -> End:
     return End(first.status or second.status, first.said, frames)
 
 
+def same_output(room: Room) -> End:
+    both = [room.start("video", room.clip, "--out", "o.mp4") for _ in range(2)]
+    first, second = (room.end(process, room.folder / "o.mp4") for process in both)
+    left = sorted(path.name for path in room.folder.glob("o.*"))
+    return End(first.status or second.status, first.said, f"{second.frames}, in {', '.join(left)} alone")
+
+
 def busy(room: Room, *arguments: object) -> End:
     """While twice as many others calculate as there are cores."""
     others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2 * (os.cpu_count() or 1))]
@@ -231,14 +223,19 @@ CASES: dict[str, tuple[int | None, Callable[[Room], End | None]]] = {
     ),
     "a video cut off at half, index at its end": (2, lambda room: room.video(cut(video_copy(room), 0.5))),
     "40 flipped bits in a video": (2, lambda room: room.video(flip_bits(video_copy(room), 40, seed=3))),
+    "an address in place of a file": (2, lambda room: room.video("https://example.com/clip.mp4")),
+    "a film on standard input": (0, piped),
+    f"a film of {HOURS} hours": (0, long_film),
     "an mp4 with sound alone": (2, lambda room: room.video(make_clip(room.folder / "song.mp4", 0, sounds=1))),
     "an output folder that can't be written in": (
         2,
         lambda room: room.run("video", room.clip, "--out", "/sys/out.mp4"),
     ),
     "a disk that fills up": (2, full_disk),
+    "a limit on the size of files": (2, full_file),
     "the output folder removed during the run": (2, folder_removed),
     "standard output closed by its reader": (0, closed_pipe),
+    "standard input, output and error all closed": (0, closed_streams),
     "Ctrl-C": (130, lambda room: stopped(room, signal.SIGINT)),
     "Ctrl-C twice": (130, lambda room: stopped(room, signal.SIGINT, signal.SIGINT)),
     "SIGTERM": (143, lambda room: stopped(room, signal.SIGTERM)),
@@ -250,6 +247,7 @@ CASES: dict[str, tuple[int | None, Callable[[Room], End | None]]] = {
         lambda _: watch(["new"] * 61 + ["gone", *["absent"] * 6] + ["new"] * 61, 120),
     ),
     "a camera that repeats one picture for ever": (None, lambda _: watch(["new"] * 61 + ["same"] * 70, 125, 0.1)),
+    "the clock jumps by 8 hours, twice, as of a laptop that slept": (None, slept),
     "a camera whose read never returns, then the user quits": (None, hanging_camera),
     "no display": (0, no_display),
     "an unknown model": (2, lambda room: room.video(room.clip, model="lite-86")),
@@ -258,6 +256,12 @@ CASES: dict[str, tuple[int | None, Callable[[Room], End | None]]] = {
     "a home that can't be written in": (0, lambda room: room.video(room.clip, home="/sys")),
     "names in 3 alphabets, a path of 600 letters": (0, strange_names),
     "two runs at once": (0, two_at_once),
+    "two runs at once into one file": (0, same_output),
+    "killed by Linux at the first socket it asks for": (0, lambda room: room.under(die_by_socket)),
+    "12 open files at most": (
+        0,
+        lambda room: room.under(partial(resource.setrlimit, resource.RLIMIT_NOFILE, (12, 12))),
+    ),
     "a busy machine, a file": (0, lambda room: busy(room, "video", room.clip, "--out")),
     "a busy machine, a camera": (0, lambda room: busy(room, "webcam", "--camera", room.clip, "--headless", "--record")),
 }
@@ -269,6 +273,7 @@ def main() -> int:
     parser.add_argument("--only", default="", help="do only the faults with this in their names")
     args = parser.parse_args()
     surprises = survived = 0
+    kept = {"offline": np.zeros(2, int), "live": np.zeros(2, int)}  # frames that were written, and all
     print("| what was done | status | what livemarks said | frames kept |\n|---|---|---|---|")
     with tempfile.TemporaryDirectory(prefix="faults-") as base:
         clip = Path(base) / "clip.mp4"
@@ -279,20 +284,27 @@ def main() -> int:
             if args.only not in what:
                 continue
             folder = Path(base) / str(number)
-            (folder / "empty").mkdir(parents=True)
+            room = Room(folder, clip, args.model)
+            (folder / "empty").mkdir()
             (folder / "notes.mp4").write_text("milk, bread\n" * 50)
             (folder / "void.mp4").touch()
-            end = deed(Room(folder, clip, args.model))
+            end = deed(room)
             if end is None:
                 print(f"| {what} | - | (not done here: needs root) | - |", flush=True)
                 continue
             survived += end.status == want
+            if end.status == 0 and (whole := re.match(r"(\d+) of (\d+)", end.frames)):
+                counts = np.array([int(whole[1]), int(whole[2])])
+                kept["live" if "camera" in what else "offline"] += counts
             surprises += end.status != want or "TRACEBACK" in end.said
             said = end.said.replace(f"{folder}/", "").replace(f"{base}/", "")
             said = (said if len(said) < 200 else f"{said[:60]} … {said[-110:]}").replace("|", "\\|").replace("*", "\\*")
             status = "-" if end.status is None else f"{end.status}{'' if end.status == want else f', not {want}'}"
             print(f"| {what} | {status} | {said} | {end.frames} |", flush=True)
     print(f"\n{survived} of {survived + surprises} faults ended as they should.")
+    for kind, (written, frames) in kept.items():
+        if frames:
+            print(f"Frames lost {kind}, where the run came to its end: {frames - written} of {frames}.")
     return 1 if surprises else 0
 
 

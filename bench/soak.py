@@ -52,6 +52,7 @@ _SLEPT_S = 7 * 3600.0
 _PATIENCE_S = 10.0
 
 _SAMPLES = 200  # of each part
+_LINES = 30  # on stderr, while it goes on
 
 # What a row may gain from its second quarter to its last. Memory: the allocators' whims, and the mp4's index, which is
 # kept until the end: 11 MB an hour. Blocks, of Python's own allocator, 100 bytes or so each: caches.
@@ -192,7 +193,17 @@ def long_run(name: str, source: Source, frames: int, model: str, out: Path) -> P
     part = Part(name)
     step = max(1, frames // _SAMPLES)
     start_s = time.monotonic()
-    tally = follow(Paced(source, frames), model, out, lambda now: part.measure() if now.processed % step == 0 else None)
+
+    def on_tally(tally: Tally) -> None:
+        if tally.processed % step == 0:
+            part.measure()
+        if tally.processed % (frames // _LINES) == 0:
+            last = ", ".join(
+                f"{row} {value:.0f}" for row, value in zip(SLACK, part.samples[-len(SLACK) :], strict=True)
+            )
+            print(f"{name}: {tally.processed} of {frames} frames; {last}", file=sys.stderr)
+
+    tally = follow(Paced(source, frames), model, out, on_tally)
     part.did.update({"frames": tally.processed, "dropped": tally.dropped, "with a face": tally.faces})
     part.did.update({"seconds": round(time.monotonic() - start_s, 1)})
     return part
@@ -208,7 +219,7 @@ def soak(hours: float, model: str, folder: Path) -> tuple[list[Part], list[str]]
     film = plugins.load("sources", "video")(str(folder / "seen.mp4"))
     offline = long_run("film", film, minutes * MINUTE // 4, model, folder / "film.mp4")
 
-    short = Part("opened and closed", {"rounds": max(8, 2 * minutes), "frames": 0})
+    short = Part("opened and closed", {"rounds": max(4, 2 * minutes), "frames": 0})
     for _ in range(int(short.did["rounds"])):
         film = plugins.load("sources", "video")(str(folder / "seen.mp4"))
         short.did["frames"] += follow(Paced(film, FPS), model, folder / "short.mp4", lambda _: None).processed

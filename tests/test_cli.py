@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -223,6 +224,7 @@ WRONG: dict[str, tuple[object, ...]] = {
     "no such file": ("video", "missing.mp4", "--out", "out.mp4"),
     "a text file": ("video", "notes.txt", "--out", "out.mp4"),
     "a folder": ("video", "empty", "--out", "out.mp4"),
+    "an address": ("video", "https://example.com/clip.mp4", "--out", "out.mp4"),
     "an empty file": ("video", "void.mp4", "--out", "out.mp4"),
     "an empty folder": ("image", "empty"),
     "a glob that fits nothing": ("image", "*.jpg"),
@@ -311,6 +313,20 @@ def test_a_fault_of_ours_is_one_line_too(run: Run, clip: Path, tmp_path: Path, m
     assert "Traceback" in trace.read_text()
 
 
+def test_a_name_is_part_of_a_line_and_no_command_to_the_terminal(
+    run: Run, clip: Path, model: str, tmp_path: Path
+) -> None:
+    """Names with a line break, an escape sequence and, where the file system allows it, bytes that are no text."""
+    odd = tmp_path / os.fsdecode(b"a\nb \x1b[31m \xff.mp4" if sys.platform == "linux" else "été.mp4".encode())
+    odd.write_bytes(clip.read_bytes())
+    points = tmp_path / "points.jsonl"
+    status, _, err = run("video", odd, "--landmarks", points, "--model", model)
+    assert status == 0
+    assert len([line for line in err if f"{FRAMES} frames in" in line]) == 1
+    assert "\x1b" not in "".join(err)
+    assert read_jsonl(points)[0]["source"] == str(odd)
+
+
 def test_a_library_that_cannot_be_loaded_is_one_line(run: Run, clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(_: object) -> int:
         raise ImportError("libGL.so.1: cannot open shared object file")
@@ -387,6 +403,31 @@ def test_progress_on_a_terminal_is_a_bar(no_color: bool, clip: Path, model: str,
     assert f"{FRAMES} frames in".encode() in shown
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="of POSIX shells")
+@pytest.mark.parametrize(
+    ("closed", "status", "says"),
+    [
+        (">&-", 0, "1 image in"),
+        ("2>&-", 0, ""),
+        (">&- 2>&- <&-", 0, ""),
+        ("2>/dev/full", 0, ""),
+        ("--log-file /dev/full", 0, "1 image in"),
+        (">/dev/full", 2, "No space left on device"),
+    ],
+)
+def test_streams_that_are_closed_or_full(closed: str, status: int, says: str, photos: Path, model: str) -> None:
+    if "/dev/full" in closed and not Path("/dev/full").exists():
+        pytest.skip("only Linux has /dev/full")
+    command = f'"$0" -m livemarks image "$1" --model "$2" {closed}'
+    done = subprocess.run(
+        ["/bin/sh", "-c", command, sys.executable, str(photos / "one.jpg"), model], capture_output=True, text=True
+    )
+    assert done.returncode == status, done.stderr
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
+
+
 def test_a_reader_that_has_read_enough_is_no_fault(photos: Path, model: str) -> None:
     command = [sys.executable, "-m", "livemarks", "image", str(photos), "--model", model, "--quiet"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
@@ -437,6 +478,50 @@ def test_doctor_finds_what_is_missing(run: Run, monkeypatch: pytest.MonkeyPatch)
     assert (status, err) == (1, [])
     assert any("no-such-package" in line and "broken" in line for line in out)
     assert not any("detector" in line for line in out), "goes on without what the rest needs"
+
+
+def findings(run: Run) -> dict[str, str]:
+    """What the doctor's table says: check -> the rest of its row."""
+    _, out, _ = run("doctor", "--no-cameras")
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in out if line.startswith("│")]
+    return {what: f"{mark}: {text}" for what, mark, text in rows}
+
+
+def test_doctor_finds_packages_that_do_not_fit(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    version = doctor._version
+    others = {"av": "9.2.0", "torch": "2.6.0+cpu", "opencv-python": "4.13", "opencv-contrib-python": "4.13.0.88"}
+    monkeypatch.setattr(doctor, "_version", lambda package: others.get(package) or version(package))
+    said = findings(run)
+    assert re.match(r"broken: 9.2.0 is installed, livemarks goes with >=\d+: pip install 'av>=\d+'", said["av"])
+    assert said["torch"].startswith("-: 2.6.0+cpu is installed, livemarks goes with ")
+    assert "install opencv-contrib-python again" in said["opencv"]
+
+
+def test_doctor_finds_damaged_and_missing_weights(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for path in weights.folder().iterdir():
+        if path.name != "nose1.onnx":
+            (tmp_path / path.name).write_bytes(path.read_bytes())
+    with (tmp_path / "imm58.onnx").open("ab") as file:
+        file.write(b"x")
+    monkeypatch.setattr(weights, "folder", lambda: tmp_path)
+    said = findings(run)
+    assert "is damaged" in said["weights imm58.onnx"]
+    assert "No such file" in said["weights nose1.onnx"]
+    assert "weights lite-68.onnx" not in said
+    (tmp_path / "SHA256SUMS").unlink()
+    assert findings(run)["weights"].startswith("broken: cannot read")
+
+
+def test_doctor_finds_a_machine_that_is_slow_full_and_without_an_encoder(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "_SLOW_MS", 0.0)
+    monkeypatch.setattr(doctor, "_LITTLE_GB", 1e9)
+    monkeypatch.setattr(av, "codecs_available", {"mpeg4"})
+    said = findings(run)
+    assert "too slow for a camera" in said["speed"]
+    assert "GB left" in said["this folder"]
+    assert said["encoder"].startswith("broken: this PyAV has no libx264")
 
 
 def test_doctor_outlives_a_broken_driver() -> None:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import re
+import shutil
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -18,14 +21,16 @@ from livemarks import __version__
 _NEEDED = {
     "numpy": "numpy",
     "cv2": "opencv-contrib-python",
-    "mediapipe": "mediapipe",
     "av": "av",
     "rich": "rich",
     "onnxruntime": "onnxruntime",
 }
-_OPTIONAL = ("torch", "torch-tensorrt", "onnx")
+_OPTIONAL = ("mediapipe", "torch", "torch-tensorrt", "onnx")
 # Wheels that all unpack into one `cv2` folder: with two of them installed, the later one has overwritten the other.
 _CV2_WHEELS = ("opencv-python", "opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless")
+_TRIES = 10
+_SLOW_MS = 15.0  # half of a camera's 33 ms; the other half goes to decoding, drawing and the screen
+_LITTLE_GB = 1.0
 _CAMERAS = 4  # how many numbers to try where the system doesn't list its cameras
 
 
@@ -61,7 +66,12 @@ def run(args: argparse.Namespace) -> int:
 def examine(*, cameras: bool = True) -> Iterator[Finding]:
     """Every finding, in the order in which things depend on each other."""
     yield Finding("livemarks", True, __version__)
-    yield Finding("python", True, f"{platform.python_version()} on {platform.platform()}, {os.cpu_count()} CPU cores")
+    yield Finding("python", True, f"{platform.python_version()} on {platform.platform()}")
+    try:
+        os.getcwd()
+    except FileNotFoundError:  # which PyTorch's libraries don't survive
+        yield Finding("this folder", False, "it was removed; change into another one")
+        return
     whole = True
     for module, package in _NEEDED.items():
         finding = _checked(package, partial(_library, module, package))
@@ -72,11 +82,14 @@ def examine(*, cameras: bool = True) -> Iterator[Finding]:
     if len(wheels := [name for name in _CV2_WHEELS if _version(name)]) > 1:
         text = f"{' and '.join(wheels)} share one folder; uninstall all, then install opencv-contrib-python again"
         yield Finding("opencv", False, text)
+    yield from _weights()
     if not whole:
         return  # the rest would only repeat it
-    yield from _weights()
-    yield _checked("detector", _detector)
+    yield _checked("encoder", _encoder)
+    yield from _detectors()
     yield from _backends()
+    yield _checked("speed", _speed, needed=False)
+    yield from _places()
     yield _display()
     if cameras:
         yield from _cameras()
@@ -107,36 +120,76 @@ def _library(module: str, package: str) -> str:
         else:
             cure = f"pip install --force-reinstall {package}"
         raise ImportError(f"{error}; try: {cure}") from error
+    if misfit := _misfit(package):
+        raise ImportError(misfit)
     return _version(package)
 
 
 def _optional(package: str) -> Finding:
-    return Finding(package, True if _version(package) else None, _version(package) or "not installed; not needed")
+    if not _version(package):
+        return Finding(package, None, "not installed; not needed")
+    misfit = _misfit(package)
+    return Finding(package, None if misfit else True, misfit or _version(package))
+
+
+def _misfit(package: str) -> str:
+    """What there is to say against the version of a package that is installed; empty if it suits."""
+    try:
+        needs = metadata.requires("livemarks") or []
+    except metadata.PackageNotFoundError:  # run from a folder, not installed
+        return ""
+    has = _numbers(_version(package))
+    for name, span in re.findall(r"(?m)^([\w-]+)([^;\n]*)", "\n".join(needs)):  # torch<2.14,>=2.13; extra == 'train'
+        bounds = re.findall(r"(>=|<)([\d.]+)", span)
+        if name == package and not all((has >= _numbers(number)) == (sign == ">=") for sign, number in bounds):
+            return f"{_version(package)} is installed, livemarks goes with {span}: pip install '{package}{span}'"
+    return ""
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """(2, 13, 0) of "2.13.0+cpu"."""
+    return tuple(map(int, re.findall(r"\d+", version.partition("+")[0])[:3]))
 
 
 def _weights() -> Iterator[Finding]:
     from livemarks import weights
+    from livemarks.types import LivemarksError
 
-    def check(name: str) -> str:
-        path = weights.find(name)
-        weights.verify(path)
-        weights.read_card(path)
-        return f"whole, {path.stat().st_size / 1e6:.1f} MB"
+    def check(file: Path) -> str:
+        weights.verify(file)
+        return ""
 
-    for name in weights.names():
-        yield _checked(f"weights {name}", partial(check, name))
+    try:
+        files = weights.listed()
+    except LivemarksError as error:
+        yield Finding("weights", False, str(error))
+        return
+    findings = [_checked(f"weights {file.name}", partial(check, file)) for file in files]
+    yield from [finding for finding in findings if not finding.good] or [
+        Finding("weights", True, f"{len(files)} files, all whole")
+    ]
 
 
-def _detector() -> str:
+def _encoder() -> str:
+    if "libx264" not in import_module("av").codecs_available:
+        raise ImportError("this PyAV has no libx264, and no film can be written: pip install --force-reinstall av")
+    return "H.264"
+
+
+def _detectors() -> Iterator[Finding]:
     import numpy as np
 
     from livemarks import plugins
     from livemarks.types import Frame
 
-    detector = plugins.load("detectors", "mediapipe")("auto")
-    detector(Frame(np.zeros((64, 64, 3), np.uint8), 0, 0.0))
-    detector.close()
-    return "MediaPipe BlazeFace runs"
+    def check(name: str) -> str:
+        detector = plugins.load("detectors", name)("auto")
+        detector(Frame(np.zeros((64, 64, 3), np.uint8), 0, 0.0))
+        detector.close()
+        return "runs"
+
+    for name in ("blazeface", "mediapipe"):
+        yield _checked(f"detector {name}", partial(check, name), needed=name == "blazeface")
 
 
 def _backends() -> Iterator[Finding]:
@@ -154,10 +207,49 @@ def _backends() -> Iterator[Finding]:
         yield _checked(f"backend {name}", partial(check, name), needed=name == "onnx")
 
 
+def _speed() -> str:
+    """How long one face takes, at best: old, throttled and virtual machines all look alike here."""
+    import numpy as np
+
+    from livemarks import api
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    net = api.open_net()
+    crops = np.zeros((1, *net.card.size_hw, 3), np.uint8)
+    spent_s = []
+    for _ in range(_TRIES):
+        start_s = time.perf_counter()
+        net.runner(crops)
+        spent_s.append(time.perf_counter() - start_s)
+    net.runner.close()
+    face_ms = 1e3 * min(spent_s)
+    text = f"{cores} CPU core{'' if cores == 1 else 's'}; {net.card.name} takes {face_ms:.1f} ms a face"
+    if face_ms > _SLOW_MS:
+        raise RuntimeError(f"{text}, too slow for a camera: close other programs, plug the laptop in")
+    return text
+
+
+def _places() -> Iterator[Finding]:
+    """Where files are written: here, and the cache, which only TensorRT's engines need."""
+    from livemarks.backends._engines import folder
+
+    for what, place in (("this folder", Path.cwd()), ("cache", folder())):
+        there = next(parent for parent in (place, *place.parents) if parent.exists())
+        free_gb = shutil.disk_usage(there).free / 1e9
+        if not os.access(there, os.W_OK):
+            yield Finding(what, None, f"{there} can't be written in")
+        elif free_gb < _LITTLE_GB:
+            yield Finding(what, None, f"{place} has {free_gb:.1f} GB left; a film takes some 0.1 GB in ten minutes")
+        else:
+            yield Finding(what, True, f"{place}, {free_gb:.0f} GB free")
+
+
 def _display() -> Finding:
     from livemarks.sinks.window import no_display
 
-    return Finding("display", None if no_display() else True, no_display() or "windows can be shown")
+    if reason := no_display():
+        return Finding("display", None, f"{reason}; livemarks webcam then runs without a window")
+    return Finding("display", True, "windows can be shown")
 
 
 def _cameras() -> Iterator[Finding]:
