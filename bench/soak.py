@@ -52,7 +52,7 @@ _SLEPT_S = 7 * 3600.0
 _PATIENCE_S = 10.0
 
 _SAMPLES = 200  # of each part
-_LINES = 30  # on stderr, while it goes on
+_LINE_EVERY = 10  # samples, on stderr
 
 # What a row may gain from its second quarter to its last. Memory: the allocators' whims, and the mp4's index, which is
 # kept until the end: 11 MB an hour. Blocks, of Python's own allocator, 100 bytes or so each: caches.
@@ -195,9 +195,10 @@ def long_run(name: str, source: Source, frames: int, model: str, out: Path) -> P
     start_s = time.monotonic()
 
     def on_tally(tally: Tally) -> None:
-        if tally.processed % step == 0:
-            part.measure()
-        if tally.processed % (frames // _LINES) == 0:
+        if tally.processed % step > 0:
+            return
+        part.measure()
+        if len(part.samples) % (_LINE_EVERY * len(SLACK)) == 0:
             last = ", ".join(
                 f"{row} {value:.0f}" for row, value in zip(SLACK, part.samples[-len(SLACK) :], strict=True)
             )
