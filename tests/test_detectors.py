@@ -125,6 +125,20 @@ def test_small_face_is_found_by_full_range(room: ModuleType, astronaut: U8) -> N
 
 
 @BOTH
+def test_a_face_too_small_for_the_whole_image_is_found_in_a_part(
+    room: ModuleType, astronaut: U8, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = shrunk(astronaut[:256, 96:352], 0.2, (1280, 720), (300, 500))  # a face of 1.6 % of the width
+    want = (FACE_XYXY + 0.5 - [96, 0, 96, 0]) * 0.2 - 0.5 + np.array([300, 500, 300, 500])
+    detector = room.Detector()
+    (box,) = detector(frame(image))
+    assert overlap(box, want) > 0.6
+    monkeypatch.setattr(_blazeface, "_TILE", 1.0)
+    assert detector(frame(image)) == ()
+    detector.close()
+
+
+@BOTH
 def test_every_face_of_a_crowd(room: ModuleType, astronaut: U8) -> None:
     image = np.full((720, 1280, 3), 127, np.uint8)
     small = cv2.resize(astronaut[:256, 96:352], (110, 110), interpolation=cv2.INTER_AREA)  # faces of 4 % of the width

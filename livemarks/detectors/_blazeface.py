@@ -45,9 +45,10 @@ _LOOK_SIDES = 2.0
 _MIN_SIDE, _MAX_SIDE = 256, 640
 # Two boxes that share more than this are the same face; MediaPipe's own rule among one net's boxes is 0.3.
 SAME_FACE_IOU = 0.3
-# When every face is wanted: squares of a third of the longer side, so that a face of 4 % of it fills an eighth of one.
+# Where full range finds nobody in the whole image, it looks at squares of this part of the longer side: two of a 16:9
+# frame, four of a 4:3 one. If every face is wanted, at squares of a third: a face of 4 % fills an eighth of one.
 # They overlap by the smallest face which a look at the whole image doesn't miss.
-_TILE, _TILE_OVERLAP = 1 / 3, 0.1
+_TILE, _CROWD_TILE, _TILE_OVERLAP = 0.6, 1 / 3, 0.1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -91,7 +92,8 @@ class Seeker:
     """Finds faces at any distance.
 
     range: "short", for faces larger than about a fifth of the frame's longer side; "full", for those from a fifteenth
-    on; "auto", short range first, and full range where it finds fewer faces than wanted.
+    on, and for most from a twentieth on if there are no larger ones; "auto", short range first, and full range where it
+    finds fewer faces than wanted.
     faces: how many are wanted; more are returned if they come for free. None: all, the small ones of a crowd too,
     whatever the time it takes; for photographs.
 
@@ -118,7 +120,11 @@ class Seeker:
         sights = [sight for sight in glances if sight.score >= _SURE and sight.side >= large]
         self._look_closer(image, [sight for sight in glances if sight not in sights], sights)
         if self._range != "short" and self._wants_more(sights):
-            self._look_closer(image, self._far_glances(image), sights)
+            self._look_closer(image, self._far_glances(image, 1.0), sights)
+            if self._faces is None:
+                self._look_closer(image, self._far_glances(image, _CROWD_TILE), sights)
+            elif not sights:
+                self._look_closer(image, self._far_glances(image, _TILE), sights)
         return sights
 
     def close(self) -> None:
@@ -130,14 +136,13 @@ class Seeker:
     def _wants_more(self, sights: list[Sight]) -> bool:
         return self._faces is None or len(sights) < self._faces
 
-    def _far_glances(self, image: U8) -> list[Sight]:
-        """Where full range thinks there might be faces, best first."""
+    def _far_glances(self, image: U8, tile: float) -> list[Sight]:
+        """Where full range, shown squares of that part of the image, thinks there might be faces; best first."""
         if self._full is None:
             self._full = self._open_net(_FULL_NAME, _FULL_GLANCE)
-        glances = self._full(image)
-        if self._faces is None:
-            for x1, y1, x2, y2 in _tiles(image.shape[1], image.shape[0]):
-                glances += [glance.moved(x1, y1) for glance in self._full(image[y1:y2, x1:x2])]
+        glances = []
+        for x1, y1, x2, y2 in _tiles(image.shape[1], image.shape[0], tile):
+            glances += [glance.moved(x1, y1) for glance in self._full(image[y1:y2, x1:x2])]
         return sorted(glances, key=lambda glance: -glance.score)
 
     def _look_closer(self, image: U8, glances: list[Sight], sights: list[Sight]) -> None:
@@ -168,10 +173,10 @@ def handed(image: U8) -> tuple[U8, float]:
     return np.asarray(cv2.resize(image, size_wh, interpolation=cv2.INTER_LINEAR), np.uint8), scale
 
 
-def _tiles(width: int, height: int) -> Iterator[tuple[int, int, int, int]]:
-    """Overlapping squares that cover an image: left, top, right, bottom."""
+def _tiles(width: int, height: int, tile: float) -> Iterator[tuple[int, int, int, int]]:
+    """Overlapping squares of that part of the longer side that cover an image: left, top, right, bottom."""
     longer = max(width, height)
-    side, step = longer * _TILE, longer * (_TILE - _TILE_OVERLAP)
+    side, step = longer * tile, longer * (tile - _TILE_OVERLAP)
 
     def starts(length: int) -> list[int]:
         count = max(1, math.ceil((length - side) / step) + 1)
