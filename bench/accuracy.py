@@ -155,7 +155,7 @@ def sets_for(scheme: str, asked: Sequence[str]) -> list[str]:
 
 
 def measure_nets(options: argparse.Namespace) -> Iterator[Measured]:
-    with closing(plugins.load("detectors", "mediapipe")()) as detector:
+    with closing(plugins.load("detectors", "blazeface")()) as detector:
         for name in weights.names() if options.model is None else options.model:
             net = api.open_net(name, backend=options.backend)
             with closing(net.runner):
@@ -188,7 +188,7 @@ def measure_peers(options: argparse.Namespace) -> Iterator[Measured]:
 
 
 def measure_slices(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    with closing(plugins.load("detectors", "mediapipe")()) as detector:
+    with closing(plugins.load("detectors", "blazeface")()) as detector:
         for name in weights.names() if options.model is None else options.model:
             net = api.open_net(name, backend=options.backend)
             with closing(net.runner):

@@ -405,7 +405,7 @@ def measure(options: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
             raise LivemarksError(f"{options.model} finds {net.scheme.name} points; this bench needs ibug68")
 
         def make(faces: int) -> Tracker:
-            detector = plugins.load("detectors", "mediapipe")(faces=faces)
+            detector = plugins.load("detectors", "blazeface")(faces=faces)
             return Tracker(detector, Landmarker(_Shared(net.runner), net.card, net.scheme), smoothing.Raw, faces=faces)
 
         rows: dict[str, list[dict[str, Any]]] = {}
