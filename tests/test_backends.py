@@ -297,6 +297,17 @@ def test_halves_of_a_batch_are_the_batch(cores: int, model: Path, monkeypatch: p
     alone.close()
 
 
+def test_a_helper_that_does_not_come_is_not_waited_for(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnx_backend, "_cores", lambda: 2)
+    runner: Any = load("onnx", model)
+    is_free = threading.Event()
+    runner._helper.submit(is_free.wait)
+    got = runner(crops(5))
+    is_free.set()
+    assert_same(got, runner(crops(5)), 1e-4)
+    runner.close()
+
+
 def test_large_nets_get_a_second_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small, large = tmp_path / "s.onnx", tmp_path / "l.onnx"
     small.write_bytes(bytes(1000))

@@ -107,8 +107,11 @@ class _Session:
         if self._helper is None or len(crops) == 1:
             return self._run(crops)
         half = (len(crops) + 1) // 2
-        rest = self._helper.submit(self._run, crops[half:])  # a session may be run by several threads at once
-        xy, sigma, presence = map(np.concatenate, zip(self._run(crops[:half]), rest.result(), strict=True))
+        helped = self._helper.submit(self._run, crops[half:])  # a session may be run by several threads at once
+        first = self._run(crops[:half])
+        # On a busy machine the helper may not even have been woken by now.
+        second = self._run(crops[half:]) if helped.cancel() else helped.result()
+        xy, sigma, presence = map(np.concatenate, zip(first, second, strict=True))
         return xy, sigma, presence
 
     def _run(self, crops: U8) -> tuple[F32, F32, F32]:
