@@ -66,7 +66,7 @@ def overlap(detected: tuple, xy: F32) -> float:  # type: ignore[type-arg]
 def measure(samples: list[Sample]) -> None:
     """Prints a table: detector and range by face size."""
     print("detector   range  size   found %  IoU mean  IoU 5th percentile")
-    for range_ in ("short", "full", "auto"):
+    for range_ in ("auto", "short", "full"):
         for size in (None, *SIZES):
             for name in DETECTORS:
                 overlaps = []
