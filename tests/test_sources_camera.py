@@ -20,7 +20,7 @@ import pytest
 from fakes import FakeCamera, FakeSink, FakeTime, FakeTracker, fail, picture
 
 from livemarks.pipeline import run
-from livemarks.sources import camera
+from livemarks.sources import _devices, camera
 from livemarks.sources.camera import Source
 from livemarks.types import Frame, LivemarksError, Stop
 
@@ -72,7 +72,7 @@ def test_asks_for_what_was_asked_and_says_what_it_got() -> None:
 
 
 def test_a_second_interface_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(camera._NATIVE, sys.platform, (cv2.CAP_MSMF, cv2.CAP_DSHOW))
+    monkeypatch.setitem(_devices._NATIVE, sys.platform, (cv2.CAP_MSMF, cv2.CAP_DSHOW))
     fake = FakeCamera(["absent", "new"])
     source_of(fake)
     assert fake.opened == [(0, cv2.CAP_MSMF), (0, cv2.CAP_DSHOW)]
@@ -208,7 +208,7 @@ def test_a_camera_without_a_picture_is_refused_in_bounded_time() -> None:
 )
 def test_the_reason_names_the_cure(platform: str, cure: str, tmp_path: Path) -> None:
     (tmp_path / "video7").mkdir()  # something that is there
-    line = camera._why(str(tmp_path / "video7"), "camera 7", platform)
+    line = _devices.why(str(tmp_path / "video7"), "camera 7", platform)
     assert line.startswith("camera 7 ")
     assert cure in line
     assert "\n" not in line
@@ -216,7 +216,7 @@ def test_the_reason_names_the_cure(platform: str, cure: str, tmp_path: Path) -> 
 
 def test_a_camera_of_another_group(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(os, "access", lambda *_: False)
-    assert "usermod -aG video" in camera._why(str(tmp_path), "camera 7", "linux")
+    assert "usermod -aG video" in _devices.why(str(tmp_path), "camera 7", "linux")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the system's own camera library writes to stderr")
@@ -225,7 +225,7 @@ def test_a_camera_that_is_not_there_is_one_line_and_silence(capfd: pytest.Captur
         Source(63)
     with pytest.raises(LivemarksError, match="/dev/video63 is not there"):
         Source("/dev/video63")
-    for api in camera.APIS:
+    for api in _devices.APIS:
         with pytest.raises(LivemarksError):
             Source(63, api=api)
     assert capfd.readouterr() == ("", "")
@@ -256,7 +256,7 @@ def test_a_text_file_and_an_unknown_interface(tmp_path: Path, capfd: pytest.Capt
 
 
 def test_a_network_camera_that_falls_silent_is_opened_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(camera, "_READ_S", 0.3)
+    monkeypatch.setattr(_devices, "_READ_S", 0.3)
     done = threading.Event()
 
     def serve() -> None:

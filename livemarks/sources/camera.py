@@ -13,30 +13,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from fractions import Fraction
-from pathlib import Path
-from typing import Any, Protocol
 
 import cv2
 import numpy as np
 
+from livemarks.sources import _devices
 from livemarks.types import U8, Frame, LivemarksError, SourceInfo
-
-APIS = {
-    "auto": cv2.CAP_ANY,
-    "v4l2": cv2.CAP_V4L2,
-    "msmf": cv2.CAP_MSMF,
-    "dshow": cv2.CAP_DSHOW,
-    "avfoundation": cv2.CAP_AVFOUNDATION,
-    "gstreamer": cv2.CAP_GSTREAMER,
-    "ffmpeg": cv2.CAP_FFMPEG,
-}
-
-# What "auto" tries for a camera. CAP_ANY would go on to FFmpeg and to depth cameras, which take time and find nothing.
-_NATIVE = {
-    "linux": (cv2.CAP_V4L2,),
-    "darwin": (cv2.CAP_AVFOUNDATION,),
-    "win32": (cv2.CAP_MSMF, cv2.CAP_DSHOW),
-}
 
 # With one buffer a V4L2 driver has nowhere to put the next picture while we read this one, and half the rate is lost.
 # Two cost no delay: the capture thread takes every picture as it comes.
@@ -44,10 +26,6 @@ _BUFFERS = 2
 
 # Beyond 640x480 at 30 Hz, uncompressed pictures don't fit through USB 2, and the camera slows down to 5 or 10 a second.
 _MOST_RAW_PX = 640 * 480
-
-# A network stream may take this long to answer, and be silent for this long.
-_OPEN_S = 10.0
-_READ_S = 5.0
 
 # Some drivers fail their first reads (macOS while it asks for permission, virtual cameras while they start), and after
 # this long it is a camera without a picture.
@@ -78,25 +56,11 @@ _MOST_SKIPPED = 4
 _LATE_S = 1.0
 
 
-class Device(Protocol):
-    """The part of cv2.VideoCapture that is used here."""
-
-    def isOpened(self) -> bool: ...
-    def grab(self) -> bool: ...
-    def retrieve(self) -> tuple[bool, Any]: ...
-    def get(self, prop: int, /) -> float: ...
-    def set(self, prop: int, value: float, /) -> bool: ...
-    def release(self) -> None: ...
-
-
-Opener = Callable[[int | str, int], Device]  # called with the device and one of APIS' values
-
-
 class Source:
     """A live source. Raises LivemarksError if the device doesn't open or gives no picture.
 
     device: a camera's number (0, "0"), its path ("/dev/video0"), a stream's address ("rtsp://…") or a media file.
-    size_wh, fps: what to ask a camera for; what it gives instead is in `notices`. api: a key of APIS.
+    size_wh, fps: what to ask a camera for; what it gives instead is in `notices`. api: a key of _devices.APIS.
     opener, clock and sleep stand for OpenCV and for time; sleep(seconds) must end early once `close` is called.
 
     A file, or an address that leads to one, ends. A camera or stream doesn't: when it is lost it is opened again, which
@@ -110,41 +74,41 @@ class Source:
         size_wh: tuple[int, int] | None = None,
         fps: float | None = None,
         api: str = "auto",
-        opener: Opener | None = None,
+        opener: _devices.Opener | None = None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], object] | None = None,
     ) -> None:
-        if api not in APIS:
-            raise LivemarksError(f"no camera interface is called {api!r}; there are: {', '.join(APIS)}")
+        if api not in _devices.APIS:
+            raise LivemarksError(f"no camera interface is called {api!r}; there are: {', '.join(_devices.APIS)}")
         self.notices: list[str] = []
         self.reopened = 0
         self._closing = threading.Event()
         self._clock = clock
         self._sleep = sleep or self._closing.wait
-        self._opener = opener or _open
-        self._target = _target(device, api)
-        self._apis = _apis(self._target, api)
+        self._opener = opener or _devices.open_device
+        self._target = _devices.target(device, api)
+        self._apis = _devices.apis(self._target, api)
         self._asked_wh, self._asked_fps = size_wh, fps
-        self._device: Device | None = None
+        self._device: _devices.Device | None = None
         self._in_use = threading.Lock()  # held while the device is called: VideoCapture is not thread-safe
         self._waiting_since_s: float | None = None  # while a read is under way
         self._trouble = ""
         self._made: list[tuple[int, float]] = []  # index and t_s of the first frame and of the last
 
-        name = _name(self._target)
+        name = _devices.name(self._target)
         first = self._open()
         if first is None:
-            raise LivemarksError(_why(self._target, name, sys.platform))
+            raise LivemarksError(_devices.why(self._target, name, sys.platform))
         self._first: U8 | None = first
         rate, count = self._get(cv2.CAP_PROP_FPS), self._get(cv2.CAP_PROP_FRAME_COUNT)
         # Cameras and endless streams have a length of 0 or less, or nonsense, and often no rate either.
-        frames = int(count) if _is_media(self._target) and 0 < count < 1e9 else None
+        frames = int(count) if _devices.is_media(self._target) and 0 < count < 1e9 else None
         self._ends = frames is not None or os.path.isfile(str(self._target))
         nominal = Fraction(rate).limit_denominator(1001) if 1 <= rate <= 1000 else None
         got_wh = first.shape[1], first.shape[0]
         self.info = SourceInfo(name, got_wh, nominal, frames, live=True)
         if size_wh is not None and size_wh != got_wh:
-            self.notices.append(f"{name} was asked for {_x(size_wh)} and gives {_x(got_wh)}")
+            self.notices.append(f"{name} was asked for {_size(size_wh)} and gives {_size(got_wh)}")
 
     def __iter__(self) -> Iterator[Frame]:
         return self._play() if self._ends else self._watch()
@@ -225,7 +189,7 @@ class Source:
         self._made = [*self._made[:1], (index, t_s)]
         size_wh = self.info.size_wh
         if size_wh is not None and size_wh != (image.shape[1], image.shape[0]):
-            self._note(f"{self.info.name} changed its size; its pictures were scaled to {_x(size_wh)} again")
+            self._note(f"{self.info.name} changed its size; its pictures were scaled to {_size(size_wh)} again")
             image = np.asarray(cv2.resize(image, size_wh, interpolation=cv2.INTER_AREA), np.uint8)
         return Frame(image, index, t_s)
 
@@ -273,8 +237,8 @@ class Source:
                 self._release()
         return None
 
-    def _ask(self, device: Device, api: int) -> None:
-        if _is_media(self._target):
+    def _ask(self, device: _devices.Device, api: int) -> None:
+        if _devices.is_media(self._target):
             return
         if self._asked_wh is not None:
             width, height = self._asked_wh
@@ -286,13 +250,13 @@ class Source:
             device.set(cv2.CAP_PROP_FPS, self._asked_fps)
         device.set(cv2.CAP_PROP_BUFFERSIZE, _BUFFERS)
 
-    def _first_picture(self, device: Device) -> U8 | None:
+    def _first_picture(self, device: _devices.Device) -> U8 | None:
         start_s = self._clock()
         while not self._closing.is_set():
             image = _picture(device) if device.grab() else None
             if image is not None:
                 return image
-            if _is_media(self._target) or self._clock() - start_s > _FIRST_S:
+            if _devices.is_media(self._target) or self._clock() - start_s > _FIRST_S:
                 return None
             self._sleep(_FIRST_PAUSE_S)
         return None
@@ -326,83 +290,10 @@ class Source:
         self._device = None
 
 
-def _open(device: int | str, api: int) -> Device:
-    """OpenCV's own device. What OpenCV and FFmpeg would print about one that doesn't open is for us to say."""
-    if "OPENCV_LOG_LEVEL" not in os.environ:
-        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # AV_LOG_QUIET; read when FFmpeg is first used
-    params: list[int] = []
-    if api == cv2.CAP_FFMPEG and _is_address(device):
-        params += [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, round(_OPEN_S * 1000)]
-        params += [cv2.CAP_PROP_READ_TIMEOUT_MSEC, round(_READ_S * 1000)]
-    return cv2.VideoCapture(device, api, params)
-
-
-def _picture(device: Device) -> U8 | None:
+def _picture(device: _devices.Device) -> U8 | None:
     """The picture that was grabbed; None if it is damaged."""
     ok, image = device.retrieve()
     return image if ok else None
-
-
-def _target(device: int | str, api: str) -> int | str:
-    """What to hand to OpenCV: a camera's number, or a path or address that may exist."""
-    text = str(device)
-    if text.isdecimal() and len(text) < 5:  # /dev/video255 is the last one on Linux
-        return int(text)
-    if _is_address(text) or text.startswith("/dev/") or api == "gstreamer" or os.path.exists(text):
-        return text
-    raise LivemarksError(f"no camera, file or address is called {text!r}; cameras have numbers, the first is 0")
-
-
-def _apis(target: int | str, api: str) -> tuple[int, ...]:
-    if api != "auto":
-        return (APIS[api],)
-    return (cv2.CAP_FFMPEG,) if _is_media(target) else _NATIVE.get(sys.platform, (cv2.CAP_ANY,))
-
-
-def _is_address(target: int | str) -> bool:
-    return isinstance(target, str) and "://" in target
-
-
-def _is_media(target: int | str) -> bool:
-    """True for a stream or file, False for a camera."""
-    return isinstance(target, str) and (_is_address(target) or os.path.isfile(target))
-
-
-def _name(target: int | str) -> str:
-    """What to call it, without the password that an address may hold."""
-    if isinstance(target, int):
-        return f"camera {target}"
-    scheme, address, rest = target.partition("://")
-    if not address:
-        return target
-    host, slash, path = rest.partition("?")[0].partition("/")
-    return scheme + address + host.rpartition("@")[2] + slash + path
-
-
-def _why(target: int | str, name: str, platform: str) -> str:
-    """One line on what may keep a device from giving pictures, and what to do."""
-    if _is_address(target):
-        return f"{name} could not be opened: a wrong address, no answer within {_OPEN_S:.0f} s, or no video behind it"
-    if _is_media(target):
-        return f"{name} could not be played: it holds no video that can be read"
-    if platform == "darwin":
-        return (
-            f"{name} gives no picture: allow this terminal in System Settings > Privacy & Security > Camera and start "
-            "it again, or close the program that uses the camera"
-        )
-    if platform == "win32":
-        return (
-            f"{name} gives no picture: close the program that uses it, allow desktop apps in Settings > Privacy & "
-            "security > Camera, or try another --camera-api (dshow)"
-        )
-    path = Path(f"/dev/video{target}" if isinstance(target, int) else target)
-    if not path.exists():
-        there = ", ".join(str(p) for p in sorted(Path("/dev").glob("video[0-9]*"))) or "no camera"
-        return f"{name} is not there ({path} does not exist); this machine has {there}"
-    if not os.access(path, os.R_OK | os.W_OK):
-        return f"{name} may not be used by you ({path}): run `sudo usermod -aG video $USER` and log in again"
-    return f"{name} gives no picture: another program may be using it, or {path} is no camera"
 
 
 def _same(a: U8, b: U8) -> bool:
@@ -410,5 +301,5 @@ def _same(a: U8, b: U8) -> bool:
     return np.array_equal(a[::16, ::16], b[::16, ::16]) and np.array_equal(a, b)
 
 
-def _x(size_wh: tuple[int, int]) -> str:
+def _size(size_wh: tuple[int, int]) -> str:
     return f"{size_wh[0]}x{size_wh[1]}"
