@@ -79,9 +79,10 @@ class Room:
         process = self.start("video", path, "--out", "o.mp4", model=model, home=home)
         return self.end(process, self.folder / "o.mp4")
 
-    def under(self, before: Callable[[], object]) -> End:
+    def under(self, before: Callable[[], object], *options: object) -> End:
         """The clip, by a process that has done something to itself before."""
-        return self.end(self.start("video", self.clip, "--out", "o.mp4", before=before), self.folder / "o.mp4")
+        process = self.start("video", self.clip, "--out", "o.mp4", *options, before=before)
+        return self.end(process, self.folder / "o.mp4")
 
     def started(self, out: Path, *arguments: object) -> subprocess.Popen[str]:
         """A process that has begun to write frames."""

@@ -262,6 +262,7 @@ CASES: dict[str, tuple[int | None, Callable[[Room], End | None]]] = {
         0,
         lambda room: room.under(partial(resource.setrlimit, resource.RLIMIT_NOFILE, (12, 12))),
     ),
+    "nice 19 and one thread": (0, lambda room: room.under(partial(os.nice, 19), "--threads", 1)),
     "a busy machine, a file": (0, lambda room: busy(room, "video", room.clip, "--out")),
     "a busy machine, a camera": (0, lambda room: busy(room, "webcam", "--camera", room.clip, "--headless", "--record")),
 }

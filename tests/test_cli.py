@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import av
@@ -20,8 +21,8 @@ import cv2
 import numpy as np
 import pytest
 
-from livemarks import cli, weights
-from livemarks.commands import doctor, video
+from livemarks import cli, draw, plugins, weights
+from livemarks.commands import _track, doctor, video
 from livemarks.commands._progress import progress
 from livemarks.types import U8, SourceInfo, Tally
 
@@ -174,6 +175,31 @@ def test_demo_shows_a_face_in_every_frame(run: Run, model: str, tmp_path: Path) 
     assert status == 0
     assert frames_of(out) == 15
     assert "a face in 15 (100.0 %)" in "\n".join(err)
+
+
+def test_the_windows_display_says_what_is_wrong_with_the_camera(monkeypatch: pytest.MonkeyPatch) -> None:
+    huds: list[Callable[[U8, Tally], U8]] = []
+    said: list[list[str]] = []
+
+    def make_window(title: str, *, hud: Callable[[U8, Tally], U8], mirror: bool) -> None:
+        assert (title, mirror) == ("livemarks: camera 0", False)
+        huds.append(hud)
+
+    def write(image: U8, lines: list[str]) -> U8:
+        said.append(lines)
+        return image
+
+    monkeypatch.setattr(plugins, "load", lambda *_: make_window)
+    monkeypatch.setattr(draw, "hud", write)
+    source: Any = SimpleNamespace(info=SimpleNamespace(name="camera 0"), status="")
+    net: Any = SimpleNamespace(card=SimpleNamespace(name="lite-68"), runner=SimpleNamespace(label="onnx"))
+    _track.open_window(source, net)
+    picture = np.zeros((9, 9, 3), np.uint8)
+    huds[0](picture, Tally(captured=9, processed=7, dropped=2))
+    source.status = "camera 0 is lost; opening it again, attempt 2"
+    huds[0](picture, Tally())
+    assert said[0][1:] == ["2 of 9 frames dropped", "lite-68 on onnx"]
+    assert said[1][-1] == source.status
 
 
 # --- Images -----------------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ import pytest
 
 import livemarks
 from livemarks import plugins
+from livemarks.sinks import _output
 from livemarks.types import FaceBox, FaceTrack, Frame, Landmarks, LivemarksError, Result, Scheme, SourceInfo, Tally
 
 INFO = SourceInfo("clip.mp4", (640, 360), Fraction(24000, 1001), 3, live=False)
@@ -170,6 +171,18 @@ def test_what_cannot_be_written_is_refused_before_any_work(tmp_path: Path, kind:
         with pytest.raises(LivemarksError, match=why):
             write(kind, path, RESULTS, info=info)
     assert [path.name for path in tmp_path.iterdir()] == ["in.mp4"]
+
+
+@pytest.mark.parametrize("name", ["a:b.csv", "what?.csv", "CON", "nul.csv", "com1.tar.csv", "a.csv ", "a.", "a\tb.csv"])
+def test_names_that_windows_does_not_allow_are_refused_there(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_output, "_WINDOWS", True)
+    with pytest.raises(LivemarksError, match="Windows allows no such name"):
+        write("csv", tmp_path / name, RESULTS)
+    assert list(tmp_path.iterdir()) == []
+    for fine in ("console.csv", ".a b", "com.csv", "été 顔.csv"):
+        write("csv", tmp_path / fine, RESULTS)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -76,6 +77,14 @@ def test_a_second_interface_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     fake = FakeCamera(["absent", "new"])
     source_of(fake)
     assert fake.opened == [(0, cv2.CAP_MSMF), (0, cv2.CAP_DSHOW)]
+
+
+def test_windows_slow_way_to_open_cameras_is_off_before_opencv_looks() -> None:
+    """OpenCV reads the switch when it is imported."""
+    look = (
+        "import os, sys, livemarks; print(os.environ['OPENCV_VIDEOIO_MSMF_ENABLE_HW_TRANSFORMS'], 'cv2' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", look], capture_output=True, text=True).stdout == "0 False\n"
 
 
 def test_a_camera_may_fail_its_first_reads() -> None:

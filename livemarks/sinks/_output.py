@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import sys
 from contextlib import suppress
 
 from livemarks.types import LivemarksError, Stop
+
+# What Windows allows in no name: some letters, a dot or blank at the end, and its devices whatever their suffix
+# (learn.microsoft.com/windows/win32/fileio/naming-a-file). A colon would write a hidden stream of another file.
+_NO_NAME = re.compile(r'[<>:"|?*\0-\x1f]|[ .]$|^(con|prn|aux|nul|com\d|lpt\d)(\.|$)', re.IGNORECASE)
+_WINDOWS = os.name == "nt"
 
 
 class Draft:
@@ -21,6 +27,8 @@ class Draft:
         # The file that a link points to is replaced, not the link.
         self.target = os.path.realpath(target)
         folder, name = os.path.split(self.target)
+        if _WINDOWS and _NO_NAME.search(name):
+            raise LivemarksError(f"can't write {target}: Windows allows no such name; choose another one")
         if os.path.isdir(self.target):
             raise LivemarksError(f"can't write {target}: that is a folder; name a file in it")
         if not os.path.isdir(folder):
