@@ -236,6 +236,46 @@ def test_a_cut_to_a_face_elsewhere_is_another_person() -> None:
             assert owner(world, face.raw.xy, result.frame.t_s) == (0 if face.id == 1 else 1)
 
 
+class Credulous(World):
+    """The net sees its face wherever it looks."""
+
+    def _answer(self, box: FaceBox) -> Landmarks:
+        answer = super()._answer(box)
+        return Landmarks(SCHEME, answer.xy, answer.sigma, 0.8)
+
+
+def scene(seed: int, gain: float = 1.0) -> U8:
+    patches = np.random.default_rng(seed).integers(0, 200, (30, 40, 3)).repeat(16, axis=0).repeat(16, axis=1)
+    return (patches * gain).astype(np.uint8)
+
+
+def play_scenes(world: World, scenes: Sequence[U8]) -> list[Result]:
+    tracker, results = tracker_of(world), []
+    for i, image in enumerate(scenes):
+        world.t_s = i / FPS
+        results.append(tracker.step(Frame(image, i, world.t_s)))
+    return results
+
+
+def test_after_a_cut_the_net_alone_is_not_believed() -> None:
+    world = Credulous(during(0, 0.99, standing()))
+    results = play_scenes(world, [scene(0)] * FPS + [scene(1)] * FPS)
+    assert [bool(result.faces) for result in results] == [True] * FPS + [False] * FPS
+    still = play_scenes(Credulous(during(0, 0.99, standing())), [scene(0)] * 2 * FPS)
+    assert any(result.faces for result in still[FPS:]), "the net was not credulous: this tests nothing"
+
+
+def test_a_flash_or_noise_in_the_dark_is_no_cut_and_a_cut_to_the_same_face_keeps_its_id() -> None:
+    world = World(standing())
+    dark = [np.random.default_rng(i).normal(20, 10, (480, 640, 3)).clip(0, 255).astype(np.uint8) for i in range(10)]
+    results = play_scenes(world, [scene(0)] * 5 + [scene(0, 0.4)] + [scene(0)] * 5 + [scene(1)] * 5)
+    assert [ids(result) for result in results] == [[1]] * 16
+    assert world.looks == pytest.approx([0, 11 / FPS])
+    world = World(standing())
+    play_scenes(world, dark)
+    assert world.looks == [0]
+
+
 def test_one_bad_frame_is_not_shown_and_keeps_the_id() -> None:
     # Away for 2 frames, as by motion blur or a blink of the light.
     world = World(during(0, 1, standing()), during(1.05, 9, standing()))
