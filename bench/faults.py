@@ -41,7 +41,7 @@ from fakes import FakeCamera, FakeSink, FakeTracker, fail
 from media import cut, flip_bits, make_clip, result
 
 HOURS = 2  # of the long film, which has a frame every FRAME_S
-FRAME_S = 4
+FRAME_S = 8
 
 
 def video_copy(room: Room, **options: str) -> Path:
