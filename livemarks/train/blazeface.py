@@ -1,6 +1,6 @@
 """MediaPipe's face detector nets as ONNX files: `python -m livemarks.train.blazeface IN.tflite OUT.onnx`.
 
-Needs `pip install tflite` besides the train extra. The weights are copied as they are, float16; sparse ones are filled
+Needs the dev extra. The weights are copied as they are, float16; sparse ones are filled
 up with their zeros. The new graph takes `images` (1, S, S, 3) uint8 BGR, where the old one took RGB in [-1, 1], and
 gives `scores` (1, N), before the sigmoid, and `boxes` (1, N, 16).
 """
@@ -31,7 +31,7 @@ class _Converter:
     """Walks a TFLite graph from its first operator to its last and writes the same in ONNX, channels first."""
 
     def __init__(self, buffer: bytes) -> None:
-        import tflite  # type: ignore[import-untyped]  # no extra has it: this is done once for each release of the nets
+        import tflite  # type: ignore[import-untyped]  # only the dev extra has it: once a release of the nets will do
 
         self._tflite = tflite
         self._model = tflite.Model.GetRootAs(buffer, 0)
@@ -97,9 +97,8 @@ class _Converter:
         return dense.reshape(shape)
 
     def _vector(self, table: Any, kind: int) -> NDArray[np.int64]:
-        vector = getattr(
-            self._tflite, {1: "Int32Vector", 2: "Uint16Vector", 3: "Uint8Vector"}[kind]
-        )()  # SparseIndexVector
+        vector_of = {1: "Int32Vector", 2: "Uint16Vector", 3: "Uint8Vector"}  # SparseIndexVector
+        vector = getattr(self._tflite, vector_of[kind])()
         vector.Init(table.Bytes, table.Pos)
         return np.asarray(vector.ValuesAsNumpy(), np.int64)
 
@@ -181,18 +180,9 @@ class _Converter:
     def _max_pool_2d(self, operator: Any) -> None:
         options = self._options(operator, "Pool2DOptions")
         kernel_hw = options.FilterHeight(), options.FilterWidth()
-        strides, pads = (
-            [options.StrideH(), options.StrideW()],
-            self._pads(options, operator.Inputs(0), operator.Outputs(0), kernel_hw),
-        )
-        self._node(
-            "MaxPool",
-            [f"t{operator.Inputs(0)}"],
-            f"t{operator.Outputs(0)}",
-            kernel_shape=kernel_hw,
-            strides=strides,
-            pads=pads,
-        )
+        source, result = operator.Inputs(0), operator.Outputs(0)
+        strides, pads = [options.StrideH(), options.StrideW()], self._pads(options, source, result, kernel_hw)
+        self._node("MaxPool", [f"t{source}"], f"t{result}", kernel_shape=kernel_hw, strides=strides, pads=pads)
 
     def _add(self, operator: Any) -> None:
         activation = self._options(operator, "AddOptions").FusedActivationFunction()
@@ -208,18 +198,12 @@ class _Converter:
 
     def _resize_bilinear(self, operator: Any) -> None:
         options = self._options(operator, "ResizeBilinearOptions")
-        mode = (
-            "align_corners" if options.AlignCorners() else "half_pixel" if options.HalfPixelCenters() else "asymmetric"
-        )
+        mode = "half_pixel" if options.HalfPixelCenters() else "asymmetric"
+        mode = "align_corners" if options.AlignCorners() else mode
         _, height, width, channels = self._shape(operator.Outputs(0))
         size = self._initial(np.array([1, channels, height, width], np.int64), f"s{operator.Outputs(0)}")
-        self._node(
-            "Resize",
-            [f"t{operator.Inputs(0)}", "", "", size],
-            f"t{operator.Outputs(0)}",
-            mode="linear",
-            coordinate_transformation_mode=mode,
-        )
+        inputs = [f"t{operator.Inputs(0)}", "", "", size]
+        self._node("Resize", inputs, f"t{operator.Outputs(0)}", mode="linear", coordinate_transformation_mode=mode)
 
     def _depth_to_space(self, operator: Any) -> None:
         size = self._options(operator, "DepthToSpaceOptions").BlockSize()
