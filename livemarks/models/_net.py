@@ -79,13 +79,18 @@ def soft_argmax(heat: Tensor, size_hw: tuple[int, int]) -> tuple[Tensor, Tensor]
     """
     height, width = heat.shape[2:]
     stride = size_hw[1] / width
-    chance = torch.softmax(heat.float().flatten(2), dim=2).view(heat.shape)  # (B, N, h, w)
-    x = (torch.arange(width, device=heat.device, dtype=torch.float32) + 0.5) * stride - 0.5
-    y = (torch.arange(height, device=heat.device, dtype=torch.float32) + 0.5) * stride - 0.5
-    along_x, along_y = chance.sum(dim=2), chance.sum(dim=3)  # (B, N, w), (B, N, h)
-    mean_x, mean_y = along_x @ x, along_y @ y  # (B, N)
-    variance = (along_x @ (x * x) - mean_x**2 + along_y @ (y * y) - mean_y**2) / 2
-    return torch.stack([mean_x, mean_y], dim=2), variance.clamp(min=1e-2).sqrt()
+    x = torch.arange(width, device=heat.device, dtype=torch.float32) - (width - 1) / 2
+    y = torch.arange(height, device=heat.device, dtype=torch.float32) - (height - 1) / 2
+    cells = torch.cartesian_prod(y, x).flip(1)  # (h w, 2): x, y from the middle, in cells: small, exact in float16
+    moments = torch.cat([cells, (cells * cells).sum(dim=1, keepdim=True)], dim=1)  # (h w, 3)
+    # One product for all three: ONNX Runtime takes 35 us less than for sums along rows and columns. Autocast would
+    # round it to bfloat16, half a pixel.
+    with torch.autocast(heat.device.type, enabled=False):
+        mean_x, mean_y, square = (torch.softmax(heat.float().flatten(2), dim=2) @ moments).unbind(dim=2)  # (B, N) each
+    variance = (square - mean_x**2 - mean_y**2) / 2 * stride**2
+    middle_x, middle_y = (size_hw[1] - 1) / 2, (size_hw[0] - 1) / 2
+    xy = torch.stack([mean_x * stride + middle_x, mean_y * stride + middle_y], dim=2)
+    return xy, variance.clamp(min=1e-2).sqrt()
 
 
 class PyramidHead(nn.Module):

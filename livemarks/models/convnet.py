@@ -54,10 +54,11 @@ class ConvNet(LandmarkNet):
         last = nn.Linear(inputs, 2 * len(scheme))
         self.classifier = nn.Sequential(*layers, last)
         if he:
-            for layer in (*self.features, *self.classifier):
-                if isinstance(layer, nn.Conv2d | nn.Linear):
-                    nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu")
-                    nn.init.zeros_(layer.bias)
+            for name, parameter in self.named_parameters():
+                if name.endswith("weight"):
+                    nn.init.kaiming_uniform_(parameter, nonlinearity="relu")
+                else:
+                    nn.init.zeros_(parameter)
             nn.init.zeros_(last.weight)
 
     def raw(self, pixels: Tensor) -> Raw:
