@@ -58,8 +58,8 @@ _NEAR_SIDES = 1.5
 _NEAR_S = 1.0
 _ASTRAY = 0.6
 # From one frame to the next of a film this many points, spread over the frame, correlate by 0.83 and more (in five
-# films), or by 0.33 to 0.8 where a whole picture is shaken hard; across made-up cuts by 0.39 to 0.64. A false alarm costs
-# one look of the detector. Noise in the dark doesn't correlate either, but its differences are smaller.
+# films), or by 0.33 to 0.8 where a whole picture is shaken hard; across made-up cuts by 0.39 to 0.64. A false alarm
+# costs one look of the detector. Noise in the dark doesn't correlate either, but its differences are smaller.
 _CUT_POINTS = 16  # along each side
 _CUT_CORRELATION, _CUT_RMS_GREYS = 0.7, 25.0
 # Smaller faces have hardly a pixel a point.
