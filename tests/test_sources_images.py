@@ -143,7 +143,7 @@ def test_the_pictures_of_phones_are_named(tmp_path: Path, brand: str) -> None:
     data = bytearray(media.make_clip(tmp_path / "a.mp4", 2).read_bytes())
     data[8:12] = brand.encode()
     (tmp_path / "a.png").write_bytes(data)
-    with pytest.raises(LivemarksError, match="is HEIC or AVIF, .*; save it as JPEG or PNG"):
+    with pytest.raises(LivemarksError, match=r"is HEIC or AVIF, .*; save it as JPEG or PNG"):
         read(tmp_path / "a.png")
 
 
