@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import math
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -13,35 +12,14 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from livemarks.commands._numbers import count, counted
+
 if TYPE_CHECKING:
     from livemarks.api import Net
     from livemarks.pipeline import Tracker
     from livemarks.types import U8, Result, Sink, Source, SourceInfo, Tally
 
 log = logging.getLogger(__name__)
-
-
-def positive(text: str) -> float:
-    """An option's number above zero."""
-    try:
-        number = float(text)
-    except ValueError:
-        number = 0.0
-    if not 0 < number < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
-    return number
-
-
-def counted(number: int, noun: str) -> str:
-    """ "1 frame", "2 frames"."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
-def count(text: str) -> int:
-    """An option's whole number above zero."""
-    if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
-    return int(text)
 
 
 def landmarks_option(parser: argparse._ActionsContainer) -> None:

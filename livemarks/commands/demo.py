@@ -9,7 +9,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from livemarks.commands import _track
+from livemarks.commands import _numbers, _track
 
 if TYPE_CHECKING:
     from livemarks.types import Sink
@@ -28,7 +28,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.epilog = "The portrait is NASA's of the astronaut Eileen Collins, in the public domain."
     parser.add_argument("--out", metavar="OUT.mp4", help="write the clip with points drawn on it, instead of a window")
     _track.landmarks_option(parser)
-    parser.add_argument("--seconds", type=_track.positive, default=10.0, metavar="N", help="length (default: 10)")
+    parser.add_argument("--seconds", type=_numbers.positive, default=10.0, metavar="N", help="length (default: 10)")
     _track.model_options(parser, faces=1)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from livemarks.commands import _track
+from livemarks.commands import _numbers, _track
 
 if TYPE_CHECKING:
     from livemarks.landmarker import Landmarker
@@ -84,6 +84,6 @@ class _Count:
     def write(self, result: Result, image: U8 | None, tally: Tally) -> None:
         del image, tally
         n = len(result.faces)
-        print(f"{self._names[result.frame.index]}: {_track.counted(n, 'face') if n else 'no faces'}")
+        print(f"{self._names[result.frame.index]}: {_numbers.counted(n, 'face') if n else 'no faces'}")
 
     def close(self) -> None: ...

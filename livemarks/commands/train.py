@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from livemarks.commands import _track
+from livemarks.commands import _numbers
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -17,7 +17,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, mps")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --out")
     parser.add_argument(
-        "--limit-minutes", type=_track.positive, default=0.0, metavar="N", help="stop, resumable, after N minutes"
+        "--limit-minutes", type=_numbers.positive, default=0.0, metavar="N", help="stop, resumable, after N minutes"
     )
 
 

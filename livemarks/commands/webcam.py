@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from livemarks.commands import _track
+from livemarks.commands import _numbers, _track
 
 if TYPE_CHECKING:
     from livemarks.types import Sink
@@ -22,8 +22,8 @@ def options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--camera", default="0", metavar="C", help="number (default: 0), URL, or a video file to play")
     group.add_argument("--camera-api", default="auto", metavar="API", help="auto (default), v4l2, msmf, dshow, …")
     group.add_argument("--size", type=_size_wh, metavar="WxH", help="picture size to ask of the camera, 1280x720")
-    group.add_argument("--fps", type=_track.positive, metavar="N", help="frame rate to ask of the camera")
-    group.add_argument("--seconds", type=_track.positive, metavar="N", help="stop after N seconds")
+    group.add_argument("--fps", type=_numbers.positive, metavar="N", help="frame rate to ask of the camera")
+    group.add_argument("--seconds", type=_numbers.positive, metavar="N", help="stop after N seconds")
     group = parser.add_argument_group("output")
     group.add_argument("--record", metavar="OUT.mp4", help="a video of what was seen, with points drawn on it")
     _track.landmarks_option(group)
