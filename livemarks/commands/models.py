@@ -21,7 +21,7 @@ def run(args: argparse.Namespace) -> int:
         path = weights.find(name)
         card = weights.read_card(path)
         height, width = card.size_hw
-        scores = "\n".join(f"{score} {value:.3g}" for score, value in card.scores.items())
+        scores = "\n".join(f"{score} {value:.2f}" for score, value in card.scores.items())
         megabytes = f"{path.stat().st_size / 1e6:.1f}"
         table.add_row(name, card.scheme, f"{width}x{height}", megabytes, scores or "-", card.terms or "-")
     show(table)
