@@ -104,6 +104,7 @@ def open_tracker(
     range: str = "auto",
     detector: str = "blazeface",
     extrapolate_s: float = 0.0,
+    rest_s: float = 0.0,
     backend: str = "auto",
     device: str = "auto",
     precision: str = "auto",
@@ -114,13 +115,15 @@ def open_tracker(
     model, and the last four: as of `open_net`, or the Net it gave. faces: follow at most so many. smooth: off, light,
     medium or strong. range: how far faces may be from the camera, short, full or auto. detector: blazeface; or
     mediapipe, the same nets run by MediaPipe, which reports its use to Google. extrapolate_s: how far ahead of the
-    frame's time the points shall be, to make up for the delay of a display.
+    frame's time the points shall be, to make up for the delay of a display. rest_s: while nobody is there, look only so
+    often; the search for small faces takes ten times as long as following one.
     """
     smoother = smoothing.preset(smooth, extrapolate_s)
     if not isinstance(model, Net):
         model = open_net(model, backend=backend, device=device, precision=precision, threads=threads)
     landmarker = Landmarker(model.runner, model.card, model.scheme)
-    return Tracker(plugins.load("detectors", detector)(range, faces), landmarker, smoother, faces=faces)
+    seeker = plugins.load("detectors", detector)(range, faces)
+    return Tracker(seeker, landmarker, smoother, faces=faces, rest_s=rest_s)
 
 
 def open_landmarks(path: str | Path, source: Source, net: Net) -> Sink:

@@ -390,6 +390,16 @@ def test_no_more_than_asked_for_and_the_nearest_first() -> None:
     assert {owner(world, face.raw.xy, 0) for face in results[-1].faces} == {1, 2}
 
 
+def test_nobody_is_looked_for_only_so_often_and_a_lost_face_at_once() -> None:
+    world = World(during(1.01, 2.0, standing(150)))
+    results = play(world, tracker_of(world, rest_s=0.2), seconds(3))
+    assert len([t_s for t_s in world.looks if t_s < 1]) == 5
+    first = next(result.frame.t_s for result in results if result.faces)
+    assert 1.01 <= first <= 1.01 + 0.2 + 1 / FPS
+    gone = [t_s for t_s in world.looks if t_s >= 2.0]
+    assert gone[:3] == pytest.approx([2.0, 2.0 + 1 / FPS, 2.0 + 2 / FPS])
+
+
 def test_a_newcomer_is_found_within_a_rescan() -> None:
     world = World(standing(150), during(1.01, 9, standing(450)))
     results = play(world, tracker_of(world, faces=2, rescan_s=0.5), seconds(2))
