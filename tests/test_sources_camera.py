@@ -18,7 +18,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from fakes import FakeCamera, FakeSink, FakeTime, FakeTracker, fail, picture
+from fakes import FakeCamera, FakeSink, FakeTime, FakeTracker, picture
 
 from livemarks.pipeline import run
 from livemarks.sources import _devices, camera
@@ -180,8 +180,13 @@ def test_a_run_ends_although_the_camera_hangs(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("livemarks.pipeline._LET_GO_S", 0.1)
     fake = FakeCamera(["new", "new", "new", "hang"])
     source = source_of(fake)
+
+    def stop(_: object) -> None:
+        assert fake.hanging.wait(5)  # or the run might end before the camera hangs
+        raise Stop
+
     start_s = time.monotonic()
-    run(source, FakeTracker(), [FakeSink(lambda _: fail(Stop())())])
+    run(source, FakeTracker(), [FakeSink(stop)])
     assert time.monotonic() - start_s < 3
     assert "left alone" in source.notices[-1]
     fake.let_go.set()
