@@ -159,7 +159,7 @@ def _moved(landmarks: Landmarks, at: NDArray[np.complex128]) -> Landmarks:
 # Chosen on bench/stability.py's plot of flicker against lag.
 _PRESETS: dict[str, dict[str, float]] = {
     "light": {"cutoff_hz": 2.0, "beta_hz": 3.0, "rigid_cutoff_hz": 20.0, "rigid_beta_hz": 30.0},
-    "medium": {"cutoff_hz": 1.2, "beta_hz": 1.6, "rigid_cutoff_hz": 13.0, "rigid_beta_hz": 18.0},
+    "medium": {"cutoff_hz": 0.8, "beta_hz": 1.0, "rigid_cutoff_hz": 9.0, "rigid_beta_hz": 12.0},
     "strong": {"cutoff_hz": 0.2, "beta_hz": 0.5, "rigid_cutoff_hz": 3.0, "rigid_beta_hz": 4.0},
 }
 PRESETS = ("off", *_PRESETS)

@@ -17,7 +17,7 @@ from livemarks.types import F64, Landmarks, LivemarksError, Scheme, Smoother
 # The outer eye corners of still_points are 0.34 apart: this makes the inter-ocular distance 100 px.
 INTEROCULAR = 100.0
 FACE: F64 = (still_points() / 0.34 * INTEROCULAR).astype(np.float64)
-NOISE = 0.2  # px, 0.2 % of the inter-ocular distance: nearly twice what lite-68 makes of camera noise (bench: 0.12 %)
+NOISE = 0.3  # px: what a net makes of camera noise; 0.3 % of the inter-ocular distance
 SIGMA = 1.5  # px: a good net's, whose errors are mostly steady
 # Upper lids and what they close on.
 LIDS = ((37, 41), (38, 40), (43, 47), (44, 46))
@@ -199,7 +199,7 @@ def test_one_point_is_smoothed_too() -> None:
     random = np.random.default_rng(0)
     shaky = random.normal(size=(300, 1, 2)) * 0.5 + 100
     smooth = np.stack([smoother(landmarks(xy, 1.5, NOSE), i / 30).xy for i, xy in enumerate(shaky)])
-    assert smooth[50:].std() < 0.95 * shaky[50:].std()
+    assert smooth[50:].std() < 0.9 * shaky[50:].std()
     assert smoother(landmarks(np.full((1, 2), 200.0), 1.5, NOSE), 11.0).xy == pytest.approx(200.0)
 
 
