@@ -13,6 +13,8 @@ from livemarks.schemes.ibug68 import SCHEME
 from livemarks.types import FaceBox, FaceTrack, Frame, Landmarks, LivemarksError, Result
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "bench"))
+import _follow
+import _labelled
 import _made_up
 import stability
 
@@ -29,7 +31,7 @@ def test_tracks_counts_losses_ids_and_waits() -> None:
     shown = [result(i, 1) for i in range(4)]
     gone = [result(i, looked=True) for i in range(4, 7)]
     back = [result(i, 2) for i in range(7, 9)]
-    row = stability.tracks([*shown, *gone, *back, result(9)])
+    row = _follow.tracks([*shown, *gone, *back, result(9)])
     assert row["frames"] == 10
     assert row["shown_percent"] == pytest.approx(60)
     assert row["ids"] == 2
@@ -41,22 +43,22 @@ def test_tracks_counts_losses_ids_and_waits() -> None:
 
 def test_raw_points_are_smoothed_track_by_track() -> None:
     results = [result(0, 1), result(1, 1), result(2), result(3, 2)]
-    off = stability.smoothed(results, "off", SCHEME)
+    off = _follow.smoothed(results, "off", SCHEME)
     assert np.isnan(off[2]).all()
     assert off[1] == pytest.approx(results[1].faces[0].raw.xy)
-    strong = stability.smoothed(results, "strong", SCHEME)
+    strong = _follow.smoothed(results, "strong", SCHEME)
     assert strong[3] == pytest.approx(off[3])  # another face's past is not this one's
 
 
 def test_labels_name_their_points(tmp_path: Path) -> None:
     table = tmp_path / "clip.csv"
     table.write_text("frame,x36,y36,x45,y45\n0,1,2,3,4\n1,5,6,7,8\n")
-    indices, true = stability.read_labels(table)
+    indices, true = _labelled.read_labels(table)
     assert indices == [36, 45]
     assert true.tolist() == [[[1, 2], [3, 4]], [[5, 6], [7, 8]]]
     table.write_text("frame,x36,y36\n0,1,no\n")
     with pytest.raises(LivemarksError, match="cannot read the labels"):
-        stability.read_labels(table)
+        _labelled.read_labels(table)
 
 
 def test_lids_close_and_nothing_else_moves() -> None:
