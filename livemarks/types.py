@@ -39,7 +39,7 @@ def _frozen_array(value: Any, dtype: Any, shape: tuple[int | None, ...], name: s
     if not fits:
         wanted = "(" + ", ".join("N" if n is None else str(n) for n in shape) + ")"
         raise ValueError(f"{name} must have shape {wanted}, not {array.shape}")
-    array.flags.writeable = False
+    array.setflags(write=False)
     return array
 
 
@@ -59,7 +59,7 @@ class Frame:
     def __post_init__(self) -> None:
         if self.image.ndim != 3 or self.image.shape[2] != 3 or self.image.dtype != np.uint8:
             raise ValueError(f"image must be (H, W, 3) uint8, not {self.image.shape} {self.image.dtype}")
-        self.image.flags.writeable = False
+        self.image.setflags(write=False)
 
     @property
     def size_wh(self) -> tuple[int, int]:
