@@ -19,6 +19,8 @@ from livemarks.types import F32, F64, U8, Affine, Crop, FaceBox, Scheme
 # A crop that shrinks the frame by more than this is read from a frame reduced by area averaging first: bilinear
 # sampling looks at 2x2 pixels, and skips pixels from a factor of two on.
 _MAX_BILINEAR_SHRINK = 2.0
+# float32 still tells a box's edges apart that are this far from each other, 65,536 px from the corner.
+_THINNEST_PX = 0.01
 
 
 def crop_affine(box: FaceBox, size_hw: tuple[int, int], margin: float) -> Affine:
@@ -102,6 +104,7 @@ def box_from_points(xy: NDArray[Any], scheme: Scheme, score: float = 1.0, uprigh
     """The box that (N, 2) points span, padded to the 68-point markup's as the scheme says.
 
     It is turned with the face's roll, or `upright` (roll 0, along the frame's axes), whose plain tight box JSONL shows.
+    Points on a line span a box 0.01 px thin.
     Raises ValueError if the scheme's points can't tell a box (`box_pad` is None).
     """
     if scheme.box_pad is None:
@@ -110,9 +113,9 @@ def box_from_points(xy: NDArray[Any], scheme: Scheme, score: float = 1.0, uprigh
     cos, sin = math.cos(roll_rad), math.sin(roll_rad)
     own = np.array([[cos, sin], [-sin, cos]]) @ xy.T  # (2, N) along the face's own axes
     (x1, y1), (x2, y2) = own.min(axis=1).tolist(), own.max(axis=1).tolist()
-    wide, high = max(x2 - x1, 1e-3), max(y2 - y1, 1e-3)
+    wide, high = max(x2 - x1, _THINNEST_PX), max(y2 - y1, _THINNEST_PX)
     left, top, right, bottom = scheme.box_pad
-    x1, y1, x2, y2 = x1 - left * wide, y1 - top * high, x2 + right * wide, y2 + bottom * high
+    x1, y1, x2, y2 = x1 - left * wide, y1 - top * high, x1 + (1 + right) * wide, y1 + (1 + bottom) * high
     x, y, half_w, half_h = (x1 + x2) / 2, (y1 + y2) / 2, (x2 - x1) / 2, (y2 - y1) / 2
     cx, cy = cos * x - sin * y, sin * x + cos * y
     return FaceBox(np.array([cx - half_w, cy - half_h, cx + half_w, cy + half_h], np.float32), score, roll_rad)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import cached_property
 
@@ -39,10 +40,15 @@ class Landmarker:
         return self._crops[: len(boxes)], homes
 
     def read(self, crops: U8, homes: Sequence[Affine]) -> list[Landmarks]:
-        """The landmarks that the net sees in `cut`'s crops, in frame px."""
+        """The landmarks that the net sees in `cut`'s crops, in frame px.
+
+        Raises LivemarksError if the net answers with what is no number.
+        """
         if not homes:
             return []
         xy, sigma, presence = self.runner(crops)  # (B, N, 2), (B, N), (B,)
+        if not math.isfinite(float(xy.sum()) + float(sigma.sum()) + float(presence.sum())):
+            raise LivemarksError(f"the net {self.card.name} answers with NaN or infinity: it is damaged, or overflows")
         return [
             Landmarks(self.scheme, home(points).astype(np.float32), spread * np.float32(home.scale), seen)
             for home, points, spread, seen in zip(homes, xy, sigma, presence.tolist(), strict=True)

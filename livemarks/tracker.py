@@ -48,6 +48,8 @@ _SAME_SHARE = 0.7
 # if the points say so, the net has caught something else.
 _MAX_JUMP = 0.5
 _MAX_GROWTH = 1.6
+# Frames closer than this in time (a camera's burst, a file's odd stamps) tell nothing of speed: points tremble.
+_LEAST_S = 1 / 240
 # Of two tracks on one face, the intruder is the one that moved and grew less as expected, lately: surprise adds up and
 # fades by this much a frame. A newborn track has everything to prove.
 _SURPRISE_FADES = 0.8
@@ -100,7 +102,7 @@ class _Face:
         """It was found here."""
         move = (box.center_xy - self.expected.center_xy).astype(np.float64)
         if dt_s > 0:  # half the surprise is believed: points tremble, and heads stop as fast as they start
-            self.velocity = self.velocity + 0.5 * move / dt_s
+            self.velocity = self.velocity + 0.5 * move / max(dt_s, _LEAST_S)
         self.surprise += _jump(self.expected, box) + abs(math.log(_growth(self.expected, box)))
         self.landmarks, self.box, self.seen = landmarks, box, True
 

@@ -105,6 +105,15 @@ def test_padding_is_in_fractions_of_the_points_own_box() -> None:
         box_from_points(np.zeros((1, 2)), plugins.load("schemes", "nose1"))
 
 
+@pytest.mark.parametrize("at", [0.0, 5000.0, 60000.0])
+def test_points_on_a_line_span_a_thin_box(at: float) -> None:
+    xy = np.stack([np.linspace(at, at + 50, 68), np.full(68, at)], axis=1)
+    for upright in (False, True):
+        width, height = box_from_points(xy, IBUG, upright=upright).size_wh.tolist()
+        assert width == pytest.approx(50, abs=0.02)
+        assert 0 < height < 0.1
+
+
 @pytest.mark.parametrize("name", plugins.names("schemes"))
 def test_mirroring_twice_changes_nothing(name: str) -> None:
     scheme = plugins.load("schemes", name)

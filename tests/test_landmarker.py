@@ -87,6 +87,19 @@ def test_answers_outlive_the_next_call() -> None:
     assert (first.xy == kept).all()
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("which", [0, 1, 2])
+def test_what_is_no_number_is_refused(which: int, bad: float) -> None:
+    class Damaged(BrightSpots):
+        def __call__(self, crops: U8) -> tuple[F32, F32, F32]:
+            answer = super().__call__(crops)
+            answer[which][-1] = bad
+            return answer
+
+    with pytest.raises(LivemarksError, match="pair-net answers with NaN or infinity"):
+        Landmarker(Damaged(), CARD, PAIR)(spot_at(150, 110), [box(150, 110, 60)])
+
+
 def test_whether_presence_tells_anything() -> None:
     assert Landmarker(BrightSpots(), CARD, PAIR).knows_absence
     assert not Landmarker(BrightSpots(constant=True), CARD, PAIR).knows_absence

@@ -479,6 +479,14 @@ def test_stamps_that_stand_still_or_step_back_a_little() -> None:
     assert all(ids(result) == [1] for result in play(world, tracker_of(world), times))
 
 
+@pytest.mark.parametrize("gap_s", [1e-6, 1 / 90000, 1 / 12800, 0.001, 0.002, 0.004])
+@pytest.mark.parametrize("speed_px_s", [0, 150, 300])
+def test_stamps_close_together_throw_nobody_out_of_the_picture(gap_s: float, speed_px_s: float) -> None:
+    world = World(Person(lambda t_s: (200 + speed_px_s * t_s, 240, 100)))
+    times = [*seconds(0.5), 0.5, 0.5 + gap_s, *seconds(0.4, start_s=0.5 + gap_s + 1 / FPS)]
+    assert all(ids(result) == [1] for result in play(world, tracker_of(world), times))
+
+
 @pytest.mark.parametrize("jump_s", [3600.0, -3600.0, 1.0])
 def test_after_a_jump_of_time_everybody_is_new(jump_s: float) -> None:
     world = World(standing())
