@@ -21,7 +21,7 @@ from livemarks.types import Scheme
 
 @dataclass(frozen=True, slots=True)
 class Augment:
-    """How much of everything. Angles in degrees, lengths in fractions of the crop, the rest chances of happening.
+    """How much of everything. Angles in degrees, shift in fractions of the box's longer side, the rest chances.
 
     rotate, shift, scale: one standard deviation (scale of its logarithm), cut off at 2.5. upright: chance that the
     box is taken along the picture's axes instead of along the face's eyes. negatives: share of each batch that shows
@@ -191,7 +191,7 @@ def _occluded(x: Tensor, chance: float) -> Tensor:
 
 
 def _blurred(x: Tensor, blur: float, motion: float) -> Tensor:
-    """Gaussian blur of up to 2.5 px, or motion along a line of up to 9 px (at 128 px; in proportion elsewhere)."""
+    """Gaussian blur of up to 2.5 px, or motion along a line of up to 9 px (in proportion beyond 128-px crops)."""
     batch, channels, height, width = x.shape
     device = x.device
     grow = max(1.0, width / 128)

@@ -3,7 +3,8 @@
     livemarks train RECIPE --data DIR --out OUT
 
 OUT gets last.pt (everything needed to go on), best.pt (the averaged weights that did best on held-out people),
-log.csv, loss.png and, at the end, NAME.onnx with its card. Same seed, device and library versions: same numbers.
+log.csv, loss.png and, at the end, NAME.onnx with its card. Same seed, device and library versions: same numbers, but
+for nets with dropout, whose dice and those of the next batch, made meanwhile, come from one cup.
 """
 
 from __future__ import annotations
@@ -61,6 +62,7 @@ def run(
     step, best, stale = 0, math.inf, 0
     if resume:
         step, best, stale = _restore(out / "last.pt", net, kept, optimiser)
+        torch.manual_seed(recipe.seed + step)  # not the same batches once more
     log = Log(out / "log.csv", keep_until=step)
     sums: dict[str, float] = {}
     columns = (TextColumn(recipe.name), BarColumn(), TextColumn("{task.completed}/{task.total} {task.fields[said]}"))

