@@ -59,9 +59,9 @@ _SURPRISE_AT_BIRTH = 0.5
 _NEAR_SIDES = 1.5
 _NEAR_S = 1.0
 _ASTRAY = 0.6
-# From one frame to the next of a film this many points, spread over the frame, correlate by 0.83 and more (in five
-# films), or by 0.33 to 0.8 where a whole picture is shaken hard; across made-up cuts by 0.39 to 0.64. A false alarm
-# costs one look of the detector. Noise in the dark doesn't correlate either, but its differences are smaller.
+# From one frame to the next of a film this many points, spread over the frame, correlate by 0.83 and more, or by 0.33
+# to 0.8 where a whole picture is shaken hard; across made-up cuts by 0.39 to 0.64 (five films, measured once by hand).
+# A false alarm costs one look of the detector. Noise in the dark doesn't correlate either, but differs by less.
 _CUT_POINTS = 16  # along each side
 _CUT_CORRELATION, _CUT_RMS_GREYS = 0.7, 25.0
 # Smaller faces have hardly a pixel a point.
@@ -119,7 +119,7 @@ class Tracker:
     followed, how often the detector looks for more; check_s: how often it looks in any case; rest_s: how often where
     nobody is followed (0: in every frame), which spares the CPU of a camera in an empty room. presence_sure: a track
     that the detector doesn't see in three looks lives on only above this. max_gap_s: a longer pause between frames, or
-    a jump back in time, ends all tracks. All times are frame times.
+    jump back in time, ends all tracks. All times are frame times.
     """
 
     def __init__(

@@ -25,7 +25,7 @@ class Sink:
     """Writes into `folder`, which is made if it is missing. LivemarksError, before any work, if that can't be.
 
     names: of the originals, by frame index; may grow with the run. Of two that share a file name the second gets a
-    number. An original is never overwritten.
+    number. No frame overwrites its own original.
     """
 
     wants_pixels = True

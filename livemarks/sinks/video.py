@@ -24,8 +24,8 @@ from livemarks.types import U8, LivemarksError, Result, SourceInfo, Tally
 
 _FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
 
-# x264's presets at crf 18 on real footage: CPU per frame at 640x360 and at 1280x720, and the rate at 640x360. All look
-# the same (41 dB); superfast leaves a small laptop's two cores to the net, which takes some 3 ms, and wastes no disk.
+# x264's presets at crf 18 on real footage, measured once by hand: CPU per frame at 640x360 and at 1280x720, and the
+# rate at 640x360. All look the same (41 dB); superfast leaves two cores to the net, and wastes no disk.
 #   ultrafast  1.6 ms   4.9 ms  3.2 Mbit/s
 #   superfast  2.2 ms   8.1 ms  1.9 Mbit/s
 #   veryfast   3.3 ms  12.2 ms  1.2 Mbit/s
