@@ -64,13 +64,17 @@ def test_round_trip(tmp_path: Path, kind: str, suffix: str) -> None:
     assert sorted(tmp_path.iterdir()) == [clip, out]
 
 
-def test_from_other_containers(tmp_path: Path) -> None:
-    """MPEG-TS counts from anywhere, and its sound has no header of its own."""
-    clip = media.make_clip(tmp_path / "in.ts", 50, sounds=1)
+@pytest.mark.parametrize(
+    "settings", [{}, {"options": {"bf": "0"}, "container_options": {"mpegts_copyts": "1"}, "sound_from_s": 0.4}]
+)
+def test_from_other_containers(tmp_path: Path, settings: dict[str, Any]) -> None:
+    """MPEG-TS counts from anywhere, 0 included, and its sound has no header of its own."""
+    clip = media.make_clip(tmp_path / "in.ts", 50, sounds=1, **settings)
     source = Source(str(clip))
     media.copy(source, Sink(str(tmp_path / "out.mp4"), source.info))
     before, after = media.look(clip), media.look(tmp_path / "out.mp4")
     shift = before.times[0] - after.times[0]
+    assert after.times[0] >= 0
     assert all(x - y == shift for x, y in zip(before.times, after.times, strict=True))
     assert [packet for _, packet in after.sounds[0]] != []
     assert all(abs(x - y - shift) < 0.001 for (x, _), (y, _) in zip(before.sounds[0], after.sounds[0], strict=True))

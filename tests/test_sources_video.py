@@ -61,6 +61,13 @@ def test_a_transport_stream_counts_from_its_first_packet(tmp_path: Path) -> None
     assert times == pytest.approx([i / 25 for i in range(10)], abs=1e-9)
 
 
+def test_a_transport_stream_may_start_at_0(tmp_path: Path) -> None:
+    """And its sound later."""
+    settings: dict[str, Any] = {"options": {"bf": "0"}, "container_options": {"mpegts_copyts": "1"}}
+    _, times, _ = read(media.make_clip(tmp_path / "a.ts", 20, sounds=1, sound_from_s=0.4, **settings))
+    assert times == pytest.approx([i / 25 for i in range(20)], abs=1e-9)
+
+
 def test_recordings_joined_end_to_end_count_on(tmp_path: Path) -> None:
     one = media.make_clip(tmp_path / "a.ts", 50).read_bytes()
     (tmp_path / "joined.ts").write_bytes(one + one)
@@ -320,6 +327,32 @@ def test_standard_input(tmp_path: Path, name: str) -> None:
             run = subprocess.run([sys.executable, "-c", COUNT], stdin=stdin, capture_output=True, check=True)
     assert run.stdout.decode().split() == ["20", "None"]
     assert run.stderr == b""
+
+
+@pytest.mark.parametrize("good", [True, False])
+def test_standard_input_leaves_no_handle_open(tmp_path: Path, good: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+    pipe = os.pipe
+
+    def keep() -> tuple[int, int]:
+        made.extend(ends := pipe())
+        return ends
+
+    monkeypatch.setattr(os, "pipe", keep)
+    path = media.make_clip(tmp_path / "a.mkv", 3) if good else written(tmp_path / "a.mkv", "no video")
+    with path.open() as stdin:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        if good:
+            source = Source("-")
+            source.close()
+            source.close()
+        else:
+            with pytest.raises(LivemarksError):
+                Source("-")
+        assert len(made) == 2
+        for handle in made:
+            with pytest.raises(OSError, match="Bad file descriptor"):
+                os.fstat(handle)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a named pipe")

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from fractions import Fraction
 from typing import Any
 
 import av
-from av.container import InputContainer
 from av.error import FFmpegError
 from av.packet import Packet
+
+from livemarks.clocks import zero_s
 
 # Times of pictures are compared as floats.
 _SLACK_S = 1e-6
 
 # Most mp4 as a whole have 1000 ticks a second, so an end that differs by less than two is none.
 _EDIT_S = 0.002
-
-# FFmpeg's flag AVFMT_TS_DISCONT of formats whose time stamps may start anywhere; sources.video treats them alike.
-_NO_ZERO = 0x0200
 
 # A packet of sound further ahead than this has a damaged time stamp; sources.video trusts frames as far.
 _AHEAD_S = 3600.0
@@ -32,7 +29,7 @@ class Original:
         self._container = av.open(f"file:{path}", metadata_errors="replace")
         self.sound = self._container.streams.audio
         self._pictures = self._container.streams.best("video")
-        self._zero_s = _zero_s(self._container)
+        self._zero_s = zero_s(self._container)
         self._picture_s, self._duration_s = -math.inf, 0.0  # the latest picture met so far
         self._packets = self._read()
         self._next = next(self._packets, None)
@@ -91,11 +88,3 @@ class Original:
 
 def _start_s(packet: Packet[Any]) -> float:
     return float((packet.dts or 0) * packet.time_base)
-
-
-def _zero_s(container: InputContainer) -> Fraction:
-    """Where the file's clock starts; as in sources.video."""
-    if not container.format.flags & _NO_ZERO:
-        return Fraction(0)
-    streams = (*container.streams.video, *container.streams.audio)
-    return min((s.start_time * s.time_base for s in streams if s.start_time and s.time_base), default=Fraction(0))

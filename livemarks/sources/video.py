@@ -22,12 +22,10 @@ from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from livemarks.clocks import zero_s
 from livemarks.sources._clock import Clock
 from livemarks.sources._pictures import Canvas, Turn
 from livemarks.types import U8, Frame, LivemarksError, SourceInfo
-
-# FFmpeg's flag AVFMT_TS_DISCONT of formats whose time stamps may start anywhere.
-_NO_ZERO = 0x0200
 
 # FFmpeg takes a file with one of these suffixes for pictures made of letters, whatever is in it.
 _TEXT_ART = ("ansi", "bintext", "idf", "xbin")
@@ -54,15 +52,20 @@ class Source:
         self.damaged = False
         self._input = None if path != "-" else _StandardInput()
         name = "standard input" if path == "-" else path
-        self._container = _open(path, name) if self._input is None else _open(self._input.file, name)
-        self._stream = _picture_stream(self._container, name)
+        try:
+            self._container = _open(path, name) if self._input is None else _open(self._input.file, name)
+            self._stream = _picture_stream(self._container, name)
+        except LivemarksError:
+            if self._input is not None:
+                self._input.close()
+            raise
         # One thread: at 640x360 frame threads are no faster, and take 0.69 ms of CPU a frame instead of 0.49, which the
         # net and the encoder need. And with several threads concealed damage differs from run to run.
         self._stream.codec_context.thread_count = 1
         self._in_use = threading.Lock()  # PyAV's objects are not thread-safe, and `close` comes from another thread
         self._closed = False
         self._time_base = self._stream.time_base or Fraction(1, 90_000)
-        self._zero = _zero(self._container) / self._time_base  # in ticks
+        self._zero = zero_s(self._container) / self._time_base  # in ticks
         self._why = ""  # FFmpeg's words for what went wrong last
         self._packets = self._undecodable = self._marred = 0
         self._end_s = 0.0  # the latest end among the packets read
@@ -100,6 +103,8 @@ class Source:
         with self._in_use:
             self._closed = True
             self._container.close()
+            if self._input is not None:
+                self._input.close()
 
     def _decode(self, name: str, fps: Fraction | None) -> Iterator[tuple[U8, Fraction]]:
         """Images in order of presentation, each with its time in ticks; skips what can't be decoded, and says so."""
@@ -154,12 +159,17 @@ class Source:
 
 
 class _StandardInput:
-    """Standard input, for PyAV to read. A blocked read can be interrupted, where the system can do that."""
+    """Standard input, for PyAV to read. A blocked read can be interrupted, where the system can do that.
+
+    `close` when no read is under way; it leaves standard input itself open.
+    """
 
     def __init__(self) -> None:
         if sys.stdin is None or sys.stdin.isatty():
             raise LivemarksError("standard input holds no video; pipe one in, or name a file")
         self._wake_reader, self._wake_writer = os.pipe()
+        self._open = True
+        self._waking = threading.Lock()  # or the byte might go into a file that was opened under the pipe's old number
         # A file that was redirected can be searched as well as read, which some videos need. Windows can't wait for a
         # pipe and for something else.
         plain = os.name == "nt" or stat.S_ISREG(os.fstat(sys.stdin.fileno()).st_mode)
@@ -172,7 +182,17 @@ class _StandardInput:
 
     def interrupt(self) -> None:
         """From any thread; the read under way, and all later ones, find the end of the file."""
-        os.write(self._wake_writer, b"\0")
+        with self._waking:
+            if self._open:
+                os.write(self._wake_writer, b"\0")
+
+    def close(self) -> None:
+        """From any thread, more than once."""
+        with self._waking:
+            if self._open:
+                os.close(self._wake_reader)
+                os.close(self._wake_writer)
+            self._open = False
 
 
 def _open(file: Any, name: str) -> InputContainer:
@@ -219,14 +239,6 @@ def _turn(picture: VideoFrame) -> Turn:
         return _QUARTER_TURNS[0]
     a, b, _, c, d = struct.unpack_from("=5i", cast(Buffer, matrix))
     return a, b, c, d
-
-
-def _zero(container: InputContainer) -> Fraction:
-    """Where the file's clock starts, in seconds: 0, or the first time stamp if its format gives no meaning to 0."""
-    if not container.format.flags & _NO_ZERO:
-        return Fraction(0)
-    streams = (*container.streams.video, *container.streams.audio)
-    return min((s.start_time * s.time_base for s in streams if s.start_time and s.time_base), default=Fraction(0))
 
 
 def _promised_end_s(container: InputContainer) -> float:
