@@ -40,6 +40,9 @@ COMMANDS = {
 # ask this variable for its streams.
 _NOWHERE = "http://127.0.0.1:9"  # RFC 863's discard port
 
+# Python's own words, in a plain RuntimeError, where the system or a container's limit has no thread left.
+_NO_THREAD = "can't start new thread"
+
 _EPILOG = (
     "`livemarks COMMAND --help` lists a command's options. Exit status: 0 done; 1 livemarks itself failed, or doctor "
     "found something broken; 2 the input, an option or the machine is at fault; 130 or 143 stopped by Ctrl-C or "
@@ -118,7 +121,7 @@ def _run(args: argparse.Namespace) -> int:
         log.error("%s", error)
         log.debug("traceback", exc_info=True)
         return 2
-    except OSError as error:  # a full disk behind standard output, no more memory for a thread
+    except OSError as error:  # a full disk behind standard output, too many open files
         _mute(sys.stdout)
         log.error("the system refused: %s", error)
         log.debug("traceback", exc_info=True)
@@ -129,9 +132,13 @@ def _run(args: argparse.Namespace) -> int:
         return 2
     except Exception as error:  # the last resort: a fault of ours is a line as well, and never a wall of text
         text = (str(error).splitlines() or [""])[0]
-        log.error("a fault in livemarks: %s: %s; --verbose or --log-file shows where", type(error).__name__, text)
+        no_thread = isinstance(error, RuntimeError) and text == _NO_THREAD
+        if no_thread:
+            log.error("the system refused: %s; close other programs, or raise the limit (ulimit -u)", text)
+        else:
+            log.error("a fault in livemarks: %s: %s; --verbose or --log-file shows where", type(error).__name__, text)
         log.debug("traceback", exc_info=True)
-        return 1
+        return 2 if no_thread else 1
 
 
 @contextmanager

@@ -1,11 +1,14 @@
-"""Runs a source through a tracker into sinks; the one place that has threads.
+"""Runs a source through a tracker into sinks, in three threads.
 
     capture thread --frames--> inference thread --results--> main thread: draw, then every sink
 
 Live and offline differ in what happens when the tracker or a sink is slow. A file waits: every frame is processed, in
-order. A camera doesn't: the channel of frames keeps only the newest, and that is the one place where frames are lost.
+order. A camera doesn't: the channel of frames keeps only the newest. That is the one place here where frames are lost;
+those that a source leaves out itself, late or torn ones, show as gaps between its indices, and both count as dropped.
 A result is never lost, so it must not grow old in a queue either: live, the next frame is picked up just so early that
 its result meets a main thread that is ready for it (`Channel.await_taker`).
+
+Plug-ins may have helping threads of their own (backends.onnx runs several faces on two), which they hide and end.
 
 A stage that ends, for whatever reason, closes the channel that it fills. So what lies downstream finishes what it was
 given, and whatever came before a failure is kept; the main thread, which ends last, then stops what lies upstream.
@@ -205,9 +208,9 @@ class _Run:
         inference = _Stage("inference", self._infer)
         errors: list[BaseException] = []
         with self._noting_interrupts():
-            capture.start()
-            inference.start()
             try:
+                capture.start()  # RuntimeError if the system has no thread left; the other one may run by then
+                inference.start()
                 self._show()
             except BaseException as error:  # Ctrl-C too: everything is put away before it goes on
                 errors.append(error)
@@ -306,14 +309,17 @@ class _Run:
         self._results.close()
         while inference.is_alive():  # looks up, because Windows doesn't break off a join for the second Ctrl-C
             inference.join(_LOOK_UP_S)
-        capture.join(_LAST_READ_S)
+        self._warm.set()  # inference has done so, if it could be started
+        if capture.is_alive():  # one that was never started can't be joined
+            capture.join(_LAST_READ_S)
         errors = []
         for close in (self._source.close, *(sink.close for _, sink in self._sinks)):
             try:
                 close()
             except Exception as error:  # noqa: PERF203 - the others are still to be closed; `run` raises it
                 errors.append(error)
-        capture.join(_LET_GO_S)
+        if capture.is_alive():
+            capture.join(_LET_GO_S)
         if capture.is_alive():
             name = self._source.info.name
             self._source.notices.append(f"{name} did not answer within {_LET_GO_S:.0f} s at the end and was left alone")

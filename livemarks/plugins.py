@@ -15,7 +15,7 @@ from livemarks.types import LivemarksError
 
 SYMBOLS = {
     "schemes": "SCHEME",  # a types.Scheme
-    "detectors": "Detector",  # class: types.Detector
+    "detectors": "Detector",  # class: types.Detector; Detector(range: str = "auto", faces: int | None = 1)
     "models": "build",  # build(scheme: Scheme, *, size_hw, **options) -> torch.nn.Module
     "backends": "load",  # load(path: Path, card: Card, **options) -> types.Runner
     "sources": "Source",  # class: types.Source

@@ -9,9 +9,11 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,11 +22,13 @@ import av
 import cv2
 import numpy as np
 import pytest
+from fakes import FakeSink, FakeSource, FakeTracker
 
-from livemarks import cli, draw, plugins, weights
+from livemarks import cli, draw, pipeline, plugins, weights
 from livemarks.commands import _track, doctor, video
 from livemarks.commands._progress import progress
-from livemarks.types import U8, SourceInfo, Tally
+from livemarks.detectors import blazeface
+from livemarks.types import U8, LivemarksError, SourceInfo, Tally
 
 FRAMES = 20
 
@@ -177,6 +181,33 @@ def test_demo_shows_a_face_in_every_frame(run: Run, model: str, tmp_path: Path) 
     assert "a face in 15 (100.0 %)" in "\n".join(err)
 
 
+def test_a_run_without_a_frame_says_so(run: Run, model: str, tmp_path: Path) -> None:
+    outputs = ("--out", tmp_path / "o.mp4", "--landmarks", tmp_path / "o.jsonl")
+    status, out, err = run("demo", "--seconds", "0.01", *outputs, "--model", model)
+    assert (status, out, len(err)) == (0, [], 1)
+    assert err[0].endswith(": no frame came and nothing was written")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_camera_that_never_gives_a_frame(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It hangs in its first read."""
+    monkeypatch.setattr(pipeline, "_LAST_READ_S", 0.05)
+    monkeypatch.setattr(pipeline, "_LET_GO_S", 0.05)
+    let_go = threading.Event()
+    source = FakeSource(5, live=True, before=lambda _: let_go.wait(30))
+    net: Any = SimpleNamespace()
+    follow = partial(_track.follow, source, FakeTracker(), [FakeSink], net=net, quiet=True, seconds=0.01)
+    assert follow() == 0  # the user wanted no more
+    assert [record.getMessage() for record in caplog.records] == [
+        "fake did not answer within 0 s at the end and was left alone",
+        "fake: no frame came and nothing was written",
+    ]
+    monkeypatch.setattr(FakeSource, "status", "fake is lost; opening it again, attempt 2", raising=False)
+    with pytest.raises(LivemarksError, match="fake is lost"):
+        follow()
+    let_go.set()
+
+
 def test_the_windows_display_says_what_is_wrong_with_the_camera(monkeypatch: pytest.MonkeyPatch) -> None:
     huds: list[Callable[[U8, Tally], U8]] = []
     said: list[list[str]] = []
@@ -227,6 +258,36 @@ def test_each_image_stands_alone(run: Run, photos: Path, model: str, tmp_path: P
     assert [face["id"] for face in alone["faces"]] == [1, 2]
 
 
+def test_a_detector_is_chosen_by_its_files_name(
+    run: Run, photos: Path, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[tuple[Any, ...]] = []
+
+    class Detector(blazeface.Detector):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            made.append(arguments)
+
+    names = plugins.names
+    monkeypatch.setattr(plugins, "names", lambda kind: [*names(kind), "mine"] if kind == "detectors" else names(kind))
+    monkeypatch.setitem(sys.modules, "livemarks.detectors.mine", SimpleNamespace(Detector=Detector))
+    chosen = ("--range", "short", "--faces", "1", "--detector", "mine", "--model", model)
+    assert run("image", photos / "one.jpg", *chosen)[0] == 0
+    assert made == [("short", 1)]
+    checked = [finding.what for finding in doctor._detectors()]
+    assert checked == ["detector blazeface", "detector mediapipe", "detector mine"]
+
+
+def test_every_image_that_cannot_be_read_is_named_once(run: Run, photos: Path, model: str, tmp_path: Path) -> None:
+    for name in ("a.jpg", "b.jpg"):
+        (tmp_path / name).write_text("a shopping list")
+    status, _, err = run("image", tmp_path, "--model", model)
+    assert (status, len(err)) == (2, 2)
+    assert "b.jpg" in err[0]
+    assert "a.jpg" in err[1]
+    assert run("image", tmp_path, photos, "--model", model)[0] == 2
+
+
 def test_images_are_written_beside_and_never_over_their_originals(
     run: Run, photos: Path, model: str, tmp_path: Path
 ) -> None:
@@ -267,6 +328,8 @@ WRONG: dict[str, tuple[object, ...]] = {
     "a model that is none": ("video", "CLIP", "--out", "out.mp4", "--model", "fake.onnx"),
     "unknown smoothing": ("video", "CLIP", "--out", "out.mp4", "--smooth", "very"),
     "unknown range": ("video", "CLIP", "--out", "out.mp4", "--range", "wide"),
+    "unknown detector": ("video", "CLIP", "--out", "out.mp4", "--detector", "dowser"),
+    "a detector for programs": ("video", "CLIP", "--out", "out.mp4", "--detector", "fixed"),
     "unknown backend": ("video", "CLIP", "--out", "out.mp4", "--backend", "abacus"),
     "unknown device": ("video", "CLIP", "--out", "out.mp4", "--device", "toaster"),
     "unknown precision": ("video", "CLIP", "--out", "out.mp4", "--precision", "fp3"),
@@ -276,6 +339,12 @@ WRONG: dict[str, tuple[object, ...]] = {
     "unknown command": ("vide", "CLIP"),
     "no number": ("webcam", "--seconds", "soon"),
     "no size": ("webcam", "--size", "big"),
+    "a size below zero": ("webcam", "--camera", "CLIP", "--headless", "--size", "0x-5"),
+    "a size beyond all cameras": ("webcam", "--camera", "CLIP", "--headless", "--size", f"1280x{10**400}"),
+    "extrapolation by nothing that is a number": ("webcam", "--camera", "CLIP", "--headless", "--extrapolate", "nan"),
+    "extrapolation for ever": ("webcam", "--camera", "CLIP", "--headless", "--extrapolate", "inf"),
+    "extrapolation by minutes": ("webcam", "--camera", "CLIP", "--headless", "--extrapolate", "1e5"),
+    "extrapolation into the past": ("webcam", "--camera", "CLIP", "--headless", "--extrapolate", "-20"),
     "unknown camera interface": ("webcam", "--camera-api", "telepathy", "--headless"),
     "a log file that can't be": ("video", "CLIP", "--out", "out.mp4", "--log-file", "nowhere/log.txt"),
     "no data": ("train", "lite-68", "--data", "missing"),
@@ -337,6 +406,19 @@ def test_a_fault_of_ours_is_one_line_too(run: Run, clip: Path, tmp_path: Path, m
     trace = tmp_path / "log.txt"
     assert len(run("video", clip, "--log-file", trace)[2]) == 1
     assert "Traceback" in trace.read_text()
+
+
+def test_a_system_without_threads_is_no_fault_of_ours(
+    run: Run, clip: Path, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(pipeline._Stage, "start", refuse)
+    status, out, err = run("video", clip, "--landmarks", tmp_path / "points.csv", "--model", model)
+    assert (status, out, len(err)) == (2, [], 1)
+    assert "the system refused: can't start new thread" in err[0]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_name_is_part_of_a_line_and_no_command_to_the_terminal(

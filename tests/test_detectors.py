@@ -72,6 +72,12 @@ def test_contract(name: str, astronaut: U8) -> None:
     assert threading.active_count() == threads
 
 
+def test_fixed_chosen_by_name_is_refused_in_one_line() -> None:
+    for arguments in (("auto",), ("short", None)):  # as doctor and api.open_tracker call detectors
+        with pytest.raises(LivemarksError, match="choose another one"):
+            plugins.load("detectors", "fixed")(*arguments)
+
+
 def test_fixed_gives_best_first(astronaut: U8) -> None:
     low, high = FaceBox(FACE_XYXY, 0.2), FaceBox(FACE_XYXY, 0.9)
     assert fixed.Detector([low, high])(frame(astronaut)) == (high, low)

@@ -265,6 +265,23 @@ def test_a_sink_that_fails_to_close_does_not_keep_others_open() -> None:
         run(FakeSource(3), FakeTracker(at(1, fail(ValueError("first")))), [Leaky()])
 
 
+@pytest.mark.parametrize("refused", ["capture", "inference"])
+def test_without_threads_everything_is_closed(refused: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What Python does when the system has none left; the fixture no_thread_left watches the other one."""
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name == f"livemarks-{refused}":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    source, sink = FakeSource(50), FakeSink()
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        run(source, FakeTracker(), [sink])
+    assert (source.closed.is_set(), sink.closed, sink.results) == (True, 1, [])
+
+
 def test_a_failing_tally_listener_ends_the_run() -> None:
     def listen(tally: Tally) -> None:
         raise ValueError(f"listener at {tally.processed}")

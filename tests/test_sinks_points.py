@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 import subprocess
 import sys
 from fractions import Fraction
@@ -149,6 +150,18 @@ def test_the_file_appears_when_it_is_whole(tmp_path: Path, kind: str) -> None:
     sink.close()
     assert target.read_text() != "old"
     assert list(tmp_path.iterdir()) == [target]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a folder with an open file can't be removed")
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_folder_removed_meanwhile_is_told(tmp_path: Path, kind: str) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    sink = plugins.load("sinks", kind)(str(folder / "out"), INFO, scheme=SCHEMES["ibug68"], model="m", backend="b")
+    sink.write(RESULTS[0], None, Tally())
+    shutil.rmtree(folder)
+    with pytest.raises(LivemarksError, match=r"can't finish .*out: .*; its folder was removed meanwhile"):
+        sink.close()
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -342,6 +342,15 @@ def test_a_file_plays_at_its_own_uneven_pace_and_ends(tmp_path: Path) -> None:
     assert source.reopened == 0
 
 
+def test_nothing_is_asked_of_a_file_so_nothing_is_told(tmp_path: Path) -> None:
+    now = FakeTime()
+    clip = write_clip(tmp_path / "clip.mp4", [200 * i for i in range(12)])
+    source = Source(str(clip), size_wh=(1280, 720), fps=60, clock=now.clock, sleep=now.sleep)
+    assert len(list(source)) == 12
+    source.close()
+    assert source.notices == []
+
+
 def test_a_file_plays_in_real_time_as_a_camera_does(tmp_path: Path) -> None:
     source = Source(str(write_clip(tmp_path / "clip.mp4", [20 * i for i in range(13)])))
     start_s = time.monotonic()

@@ -39,7 +39,7 @@ def model_options(parser: argparse.ArgumentParser, *, faces: int, smooth: bool =
     group.add_argument(
         "--detector",
         default="blazeface",
-        choices=("blazeface", "mediapipe"),
+        metavar="NAME",
         help="blazeface (default), or mediapipe: the same nets run by MediaPipe",
     )
     if smooth:
@@ -91,11 +91,12 @@ def follow(
     """Runs a source to its end, or for so many seconds, and says how it went.
 
     wrote: what the sinks write. ids: whether faces are drawn with theirs. noun: what the source gives.
-    Returns the exit status: 2 if the source was damaged, so that something of it is missing.
+    Returns the exit status: 2 if the source was damaged, so that something of it is missing. Raises LivemarksError if a
+    camera is in trouble that never gave a frame.
     """
     from livemarks import draw, pipeline
     from livemarks.commands._progress import progress
-    from livemarks.types import Tally
+    from livemarks.types import LivemarksError, Tally
 
     sinks: list[Sink] = [] if seconds is None else [_Deadline(seconds)]
     with ExitStack() as failing:
@@ -116,12 +117,19 @@ def follow(
             overlay = partial(draw.overlay, style=replace(draw.DEFAULT, ids=ids))
             pipeline.run(source, tracker, sinks, draw=overlay, on_tally=on_tally)
     finally:  # also after Ctrl-C and errors: what was done is kept, and told
+        error = sys.exc_info()[1]
+        failed = isinstance(error, Exception)  # which KeyboardInterrupt isn't
         if last.processed:
-            failed = isinstance(sys.exc_info()[1], Exception)  # which KeyboardInterrupt isn't
             _tell(source.info, net, last, time.monotonic() - started_s, () if failed else wrote, noun)
-            for reporter in (source, *sinks):
-                for notice in getattr(reporter, "notices", ()):
+        for reporter in (source, *sinks):
+            for notice in getattr(reporter, "notices", ()):
+                if notice not in str(error):  # some errors are the first of the notices
                     log.warning("%s", notice)
+        if not (last.processed or failed):
+            log.warning("%s: no %s came and nothing was written", source.info.name, noun)
+    trouble: str = getattr(source, "status", "")  # of a camera: what was wrong with it when it was closed
+    if trouble and not last.processed:
+        raise LivemarksError(trouble)
     # A source that doesn't tell damage from other notices is taken to mean damage.
     damaged: bool = getattr(source, "damaged", bool(source.notices))
     return 2 if damaged and not source.info.live else 0

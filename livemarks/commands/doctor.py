@@ -188,7 +188,9 @@ def _detectors() -> Iterator[Finding]:
         detector.close()
         return "runs"
 
-    for name in ("blazeface", "mediapipe"):
+    for name in plugins.names("detectors"):
+        if name == "fixed":  # has no eyes
+            continue
         yield _checked(f"detector {name}", partial(check, name), needed=name == "blazeface")
 
 

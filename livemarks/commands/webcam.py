@@ -19,14 +19,25 @@ log = logging.getLogger(__name__)
 # busy. Whoever comes in doesn't notice.
 _REST_S = 0.1
 
+# A display is late by tens of milliseconds. What a face will do in a second nobody knows, and beyond it points fly off.
+_MOST_AHEAD_MS = 1000.0
+
+# JPEG counts to this (ITU-T T.81, table B.2), and cameras send JPEG.
+_MOST_SIDE_PX = 65_535
+
 
 def options(parser: argparse.ArgumentParser) -> None:
     parser.epilog = "Keys in the window: q or Esc quits, space freezes, h hides the figures, s saves a picture."
     group = parser.add_argument_group("camera")
     group.add_argument("--camera", default="0", metavar="C", help="number (default: 0), URL, or a video file to play")
     group.add_argument("--camera-api", default="auto", metavar="API", help="auto (default), v4l2, msmf, dshow, …")
-    group.add_argument("--size", type=_size_wh, metavar="WxH", help="picture size to ask of the camera, 1280x720")
-    group.add_argument("--fps", type=_numbers.positive, metavar="N", help="frame rate to ask of the camera")
+    group.add_argument(
+        "--size",
+        type=_size_wh,
+        metavar="WxH",
+        help="picture size to ask of a camera, 1280x720; files and streams have their own",
+    )
+    group.add_argument("--fps", type=_numbers.positive, metavar="N", help="frame rate to ask of a camera")
     group.add_argument("--seconds", type=_numbers.positive, metavar="N", help="stop after N seconds")
     group = parser.add_argument_group("output")
     group.add_argument("--record", metavar="OUT.mp4", help="a video of what was seen, with points drawn on it")
@@ -35,13 +46,19 @@ def options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--mirror", action="store_true", help="the window shows the picture mirrored; files do not")
     _track.model_options(parser, faces=1)
     group.add_argument(
-        "--extrapolate", type=float, default=0.0, metavar="MS", help="draw the face as it will be MS milliseconds later"
+        "--extrapolate",
+        type=_numbers.within(0, _MOST_AHEAD_MS),
+        default=0.0,
+        metavar="MS",
+        help="draw the face as it will be MS milliseconds later",
     )
 
 
 def _size_wh(text: str) -> tuple[int, int]:
     try:
         width, height = map(int, text.lower().split("x"))
+        if not (0 < width <= _MOST_SIDE_PX and 0 < height <= _MOST_SIDE_PX):
+            raise ValueError
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is no size; write it as 1280x720") from None
     return width, height

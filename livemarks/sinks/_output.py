@@ -97,8 +97,9 @@ class Lines:
         if self._written == 0:
             self._draft.drop()
             return
-        if os.path.getsize(self._draft.path) > self._written:  # a line that a full disk cut off
-            os.truncate(self._draft.path, self._written)
+        with suppress(FileNotFoundError):  # `keep` says so
+            if os.path.getsize(self._draft.path) > self._written:  # a line that a full disk cut off
+                os.truncate(self._draft.path, self._written)
         self._draft.keep()
 
 

@@ -60,7 +60,8 @@ class Source:
     """A live source. Raises LivemarksError if the device doesn't open or gives no picture.
 
     device: a camera's number (0, "0"), its path ("/dev/video0"), a stream's address ("rtsp://…") or a media file.
-    size_wh, fps: what to ask a camera for; what it gives instead is in `notices`. api: a key of _devices.APIS.
+    size_wh, fps: what to ask a camera for, but not a stream or file, which have their own; what a camera gives instead
+    is in `notices`. api: a key of _devices.APIS.
     opener, clock and sleep stand for OpenCV and for time; sleep(seconds) must end early once `close` is called.
 
     A file, or an address that leads to one, ends. A camera or stream doesn't: when it is lost it is opened again, which
@@ -88,7 +89,7 @@ class Source:
         self._opener = opener or _devices.open_device
         self._target = _devices.target(device, api)
         self._apis = _devices.apis(self._target, api)
-        self._asked_wh, self._asked_fps = size_wh, fps
+        self._asked_wh, self._asked_fps = (None, None) if _devices.is_media(self._target) else (size_wh, fps)
         self._device: _devices.Device | None = None
         self._in_use = threading.Lock()  # held while the device is called: VideoCapture is not thread-safe
         self._waiting_since_s: float | None = None  # while a read is under way
@@ -107,8 +108,8 @@ class Source:
         nominal = Fraction(rate).limit_denominator(1001) if 1 <= rate <= 1000 else None
         got_wh = first.shape[1], first.shape[0]
         self.info = SourceInfo(name, got_wh, nominal, frames, live=True)
-        if size_wh is not None and size_wh != got_wh:
-            self.notices.append(f"{name} was asked for {_size(size_wh)} and gives {_size(got_wh)}")
+        if self._asked_wh is not None and self._asked_wh != got_wh:
+            self.notices.append(f"{name} was asked for {_size(self._asked_wh)} and gives {_size(got_wh)}")
 
     def __iter__(self) -> Iterator[Frame]:
         return self._play() if self._ends else self._watch()
