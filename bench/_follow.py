@@ -39,11 +39,15 @@ def smoothed(results: Sequence[Result], kind: str, scheme: Scheme) -> F64:
 
 
 def compare(pred: F64, true: F64, eyes: F64) -> dict[str, float]:
-    """NME, flicker and, if anything moves, lag; eyes: (T, 2) px between the true outer eye corners."""
+    """NME, flicker and, if anything moves, lag, of the frames with a face, and their share.
+
+    eyes: (T, 2) px between the true outer eye corners.
+    """
     distance = np.linalg.norm(eyes, axis=1)
     level = metrics.without_offset(pred, true, eyes)
     lag = metrics.lag_frames(level, true)
     row = {
+        "shown_percent": 100 * float(np.isfinite(pred).all(axis=(1, 2)).mean()),
         "nme_percent": float(np.nanmean(metrics.point_errors_percent(level, true, distance))),
         "flicker_percent": metrics.flicker_percent(level, true, distance),
     }
@@ -51,10 +55,13 @@ def compare(pred: F64, true: F64, eyes: F64) -> dict[str, float]:
 
 
 def tracks(results: Sequence[Result]) -> dict[str, Any]:
-    """How a clip was followed: share of frames with a face, ids given, losses, and how long till the next face."""
+    """How a clip was followed: share of frames with a face, ids given, losses, and how long till the next face.
+
+    first_found: the first frame with a face. longest_gap: the most frames in a row without one.
+    """
     shown = np.array([bool(result.faces) for result in results])
     lost = np.flatnonzero(shown[:-1] & ~shown[1:])
-    waits = [int(np.argmax(shown[i + 1 :])) for i in lost.tolist() if shown[i + 1 :].any()]
+    gaps = np.diff(np.flatnonzero(np.concatenate([[True], shown, [True]]))) - 1
     lengths: dict[int, int] = {}
     for result in results:
         for face in result.faces:
@@ -65,7 +72,8 @@ def tracks(results: Sequence[Result]) -> dict[str, Any]:
         "shown_percent": 100 * float(shown.mean()),
         "ids": len(lengths),
         "losses": len(lost),
-        "frames_till_found": max(waits, default=0),
+        "first_found": int(np.argmax(shown)) if shown.any() else None,
+        "longest_gap": int(gaps.max()),
         "longest_track": max(lengths.values(), default=0),
         "looks_percent": 100 * looks / len(results),
         "ms_per_frame": 1000 * float(np.mean([sum(result.stage_s.values()) for result in results])),

@@ -15,14 +15,15 @@ from livemarks.train.samples import Sample, read_sets
 from livemarks.types import F64, U8, Affine, LivemarksError
 
 SIZE_WH = (640, 360)
-# Faces for the made-up clips, of Helen's training set: alone in their pictures, eyes open, of all kinds.
+# Faces for the made-up clips, of Helen's test set, on which nothing was trained or tuned: alone in their pictures, eyes
+# open, of all kinds; chosen before anything was measured on them.
 _PORTRAITS = (
-    "1110051647_2.jpg",
-    "1160859039_1.jpg",
-    "121720434_1.jpg",
-    "1844926255_1.jpg",
-    "2140556694_1.jpg",
-    "2249998377_1.jpg",
+    "2988557119_1.jpg",
+    "2998572157_1.jpg",
+    "3141909424_1.jpg",
+    "3193158927_1.jpg",
+    "3213229323_1.jpg",
+    "3218989431_1.jpg",
 )
 INTEROCULAR_PX = 70.0  # in the made-up clips: a face that fills half of the frame's height
 _NOISE_GREYS = 4.0  # standard deviation of a webcam's noise indoors
@@ -127,10 +128,10 @@ def _closed_lids(image: U8, xy: F64) -> U8:
 
 def portraits(data: Path) -> list[Portrait]:
     """The faces of the made-up clips."""
-    samples, _ = read_sets(data, ["helen-train"])
+    samples, _ = read_sets(data, ["helen-test"])
     found = [Portrait(sample) for sample in samples if sample.name in _PORTRAITS]
     if not found:
-        raise LivemarksError(f"none of the faces for made-up clips is in Helen's training set in {data}")
+        raise LivemarksError(f"none of the faces for made-up clips is in Helen's test set in {data}")
     return found
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _follow import MakeTracker, compare, follow, smoothed, tracks
+from _follow import MakeTracker, compare, follow, smoothed
 from _made_up import (
     BLINK_S,
     CLIPS,
@@ -59,8 +59,7 @@ def shake(data: Path, kinds: Sequence[str], make: MakeTracker, scheme: Scheme) -
             raw = smoothed(results, "off", scheme)
             for kind in kinds:
                 xy = smoothed(results, kind, scheme)
-                row = compare(xy, true, true[:, 45] - true[:, 36]) | special(clip, xy, raw)
-                rows[kind].append(row | {"shown_percent": tracks(results)["shown_percent"]})
+                rows[kind].append(compare(xy, true, true[:, 45] - true[:, 36]) | special(clip, xy, raw))
         for kind in kinds:
             means = {key: float(np.mean([row[key] for row in rows[kind]])) for key in rows[kind][0]}
             yield {"clip": clip.name, "smooth": kind, "faces": len(faces)} | means
@@ -69,7 +68,7 @@ def shake(data: Path, kinds: Sequence[str], make: MakeTracker, scheme: Scheme) -
 def special(clip: Clip, xy: F64, raw: F64) -> dict[str, float]:
     """What only one clip can tell: tremble of a still face, a step's second frame, the depth of a blink.
 
-    The latter two compare with what the net saw, which is not the smoother's doing.
+    The step is compared with the true one, the blink with what the net saw of it, which is not the smoother's doing.
     """
     settled = len(xy) // 4
     if clip.name == "still":

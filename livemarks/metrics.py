@@ -64,8 +64,8 @@ def rmse_px(pred: NDArray[Any], true: NDArray[Any]) -> float:
 
 
 def failure_rate(errors_percent: NDArray[Any], threshold_percent: float) -> float:
-    """Fraction of faces whose error exceeds the threshold; give a face that wasn't found as infinity."""
-    return float(np.mean(errors_percent > threshold_percent))
+    """Fraction of faces whose error exceeds the threshold; give a face that wasn't found as infinity, or NaN."""
+    return float(np.mean(~(errors_percent <= threshold_percent)))
 
 
 def auc(errors_percent: NDArray[Any], limit_percent: float = 8.0) -> float:

@@ -52,6 +52,7 @@ def test_failures_and_area_under_the_error_curve() -> None:
     errors = np.array([2.0, 4.0, 9.0, np.inf])
     assert metrics.failure_rate(errors, 8) == 0.5
     assert metrics.failure_rate(errors, 10) == 0.25
+    assert metrics.failure_rate(np.array([np.nan, 1.0]), 8) == 0.5
     assert metrics.auc(errors, 8) == pytest.approx((6 / 8 + 4 / 8) / 4)
     steps = np.linspace(0, 8, 100_001)  # the definition: the fraction of faces below e, averaged over e
     assert metrics.auc(errors, 8) == pytest.approx(np.mean([(errors <= e).mean() for e in steps]), abs=1e-4)

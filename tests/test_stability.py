@@ -36,9 +36,24 @@ def test_tracks_counts_losses_ids_and_waits() -> None:
     assert row["shown_percent"] == pytest.approx(60)
     assert row["ids"] == 2
     assert row["losses"] == 2
-    assert row["frames_till_found"] == 3
+    assert row["first_found"] == 0
+    assert row["longest_gap"] == 3
     assert row["longest_track"] == 4
     assert row["looks_percent"] == pytest.approx(30)
+
+
+def test_a_face_found_late_and_lost_for_good_is_told() -> None:
+    late = [result(i) for i in range(5)]
+    row = _follow.tracks([*late, result(5, 1), *(result(i) for i in range(6, 16))])
+    assert (row["first_found"], row["losses"], row["longest_gap"]) == (5, 1, 10)
+    assert _follow.tracks(late)["first_found"] is None
+
+
+def test_frames_without_a_face_are_not_left_out_unsaid() -> None:
+    true = np.random.default_rng(0).uniform(0, 100, (8, 68, 2))
+    pred = true.copy()
+    pred[6:] = np.nan
+    assert _follow.compare(pred, true, true[:, 45] - true[:, 36])["shown_percent"] == pytest.approx(75)
 
 
 def test_raw_points_are_smoothed_track_by_track() -> None:
