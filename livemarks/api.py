@@ -8,9 +8,11 @@ from __future__ import annotations
 import ctypes
 import glob
 import logging
+import math
 import os
 import sys
 from dataclasses import dataclass
+from numbers import Integral, Real
 from pathlib import Path
 
 from livemarks import plugins, smoothing, weights
@@ -43,10 +45,17 @@ def open_source(
 ) -> Source:
     """Opens what `spec` names: a camera by number, a stream by URL, a video, or an image, a folder or a glob of images.
 
-    "-" is a video on standard input. live: play a video at its own pace, as a camera that drops frames. size_wh, fps
-    and camera_api are asked of cameras alone.
+    "-" is a video on standard input. A Path, or a string that names something there is, is no camera's number. live:
+    play a video at its own pace, as a camera that drops frames; there a string of digits is always a camera. size_wh,
+    fps and camera_api are asked of cameras alone.
     """
+    if size_wh is not None and not _is_size(size_wh):
+        raise LivemarksError(f"size_wh must be (width, height) in whole pixels above 0, not {size_wh!r}")
+    if fps is not None and not (_is_finite(fps) and fps > 0):
+        raise LivemarksError(f"fps must be a number above 0, not {fps!r}")
     text = str(spec)
+    if text.isdecimal() and (isinstance(spec, Path) or (isinstance(spec, str) and not live and os.path.exists(text))):
+        text = os.path.join(os.curdir, text)  # or it would be taken for a number
     if live or text.isdecimal() or "://" in text or text.startswith("/dev/video"):
         camera: Source = plugins.load("sources", "camera")(text, size_wh=size_wh, fps=fps, api=camera_api)
         return camera
@@ -72,6 +81,7 @@ def open_net(
 
     `auto` takes the fastest that works here. device, precision: as the backend knows them. threads: None chooses.
     """
+    _check_threads(threads)
     path = weights.find(model)
     weights.verify(path)
     card = weights.read_card(path)
@@ -117,7 +127,16 @@ def open_tracker(
     mediapipe, the same nets run by MediaPipe, which reports its use to Google. extrapolate_s: how far ahead of the
     frame's time the points shall be, to make up for the delay of a display. rest_s: while nobody is there, look only so
     often; the search for small faces takes ten times as long as following one.
+
+    The tracker closes the detector and the net with itself, a Net given to it as well.
     """
+    _check_threads(threads)
+    if not isinstance(faces, Integral):
+        raise LivemarksError(f"faces must be a whole number, not {faces!r}")
+    if not (_is_finite(extrapolate_s) and extrapolate_s >= 0):
+        raise LivemarksError(f"extrapolate_s must be a number of seconds from 0 on, not {extrapolate_s!r}")
+    if smooth == "off" and extrapolate_s > 0:
+        raise LivemarksError("extrapolation needs smoothing, and it is off: choose light, medium or strong")
     smoother = smoothing.preset(smooth, extrapolate_s)
     if not isinstance(model, Net):
         model = open_net(model, backend=backend, device=device, precision=precision, threads=threads)
@@ -140,6 +159,23 @@ def open_landmarks(path: str | Path, source: Source, net: Net) -> Sink:
         names=getattr(source, "names", None),
     )
     return sink
+
+
+def _check_threads(threads: object) -> None:
+    if threads is not None and not _is_count(threads):
+        raise LivemarksError(f"threads must be None or a whole number above 0, not {threads!r}")
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, Integral) and int(value) > 0
+
+
+def _is_size(value: object) -> bool:
+    return isinstance(value, (tuple, list)) and len(value) == 2 and all(map(_is_count, value))
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, Real) and math.isfinite(value)
 
 
 def _has_nvidia_driver() -> bool:

@@ -7,6 +7,7 @@ so an image of width W covers x from -0.5 to W - 0.5.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -47,7 +48,8 @@ def _frozen_array(value: Any, dtype: Any, shape: tuple[int | None, ...], name: s
 class Frame:
     """One picture in time.
 
-    image: (H, W, 3) uint8 BGR; made read-only, not copied.
+    image: (H, W, 3) uint8 BGR, at least one pixel; a read-only view, not a copy. The caller's own array stays writable,
+        but changing it changes the frame.
     index: 0-based, counts every frame *produced*, so a gap between two frames is a drop.
     t_s: media time in seconds for a file, monotonic capture time for a camera.
     """
@@ -57,9 +59,20 @@ class Frame:
     t_s: float
 
     def __post_init__(self) -> None:
-        if self.image.ndim != 3 or self.image.shape[2] != 3 or self.image.dtype != np.uint8:
-            raise ValueError(f"image must be (H, W, 3) uint8, not {self.image.shape} {self.image.dtype}")
-        self.image.setflags(write=False)
+        if not isinstance(self.image, np.ndarray):
+            raise ValueError(f"image must be an (H, W, 3) uint8 array, not a {type(self.image).__name__}")
+        shape = self.image.shape
+        if len(shape) != 3 or shape[2] != 3 or 0 in shape or self.image.dtype != np.uint8:
+            raise ValueError(f"image must be (H, W, 3) uint8, H and W above 0, not {shape} {self.image.dtype}")
+        try:
+            timed = math.isfinite(self.t_s)
+        except TypeError:
+            timed = False
+        if not timed:
+            raise ValueError(f"t_s must be a finite number of seconds, not {self.t_s!r}")
+        view = self.image.view()
+        view.setflags(write=False)
+        object.__setattr__(self, "image", view)
 
     @property
     def size_wh(self) -> tuple[int, int]:

@@ -42,19 +42,18 @@ def names() -> list[str]:
 
 def find(name_or_path: str | Path) -> Path:
     """The model file of a shipped net, by name, or the user's own, by path. Raises LivemarksError if there is none."""
-    if name_or_path in names():
-        return folder() / f"{name_or_path}.onnx"
+    name = str(name_or_path)
+    if name in names():
+        return folder() / f"{name}.onnx"
     path = Path(name_or_path)
-    if path.suffix == ".onnx" and path.is_file():
+    if path.suffix.lower() == ".onnx" and path.is_file():
         return path
-    raise LivemarksError(
-        f"no model is called {str(name_or_path)!r}; there are: {', '.join(names())}; or name an .onnx file"
-    )
+    raise LivemarksError(f"no model is called {name!r}; there are: {', '.join(names())}; or name an .onnx file")
 
 
 def verify(path: Path) -> None:
     """Raises LivemarksError unless a shipped file is the one that SHA256SUMS lists. A user's own file passes unread."""
-    if path.resolve().parent != folder().resolve():
+    if path.parent.resolve() != folder().resolve():  # where it is named, wherever a link there leads to
         return
     want = _sums().get(path.name)
     if want is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 import livemarks
-from livemarks import api, plugins
+from livemarks import api, cli, plugins
 from livemarks.types import F32, U8, LivemarksError
 
 
@@ -34,6 +35,87 @@ def test_open_source_knows_what_is_meant(spec: Any, plugin: str, monkeypatch: py
     monkeypatch.setattr(plugins, "load", lambda kind, name: lambda *_, **__: opened.append(f"{kind} {name}"))
     api.open_source(spec)
     assert opened == [f"sources {plugin}"]
+
+
+@pytest.mark.parametrize(
+    ("spec", "live", "plugin", "name"),
+    [
+        ("2024", False, "images", "./2024"),
+        (Path("2024"), False, "images", "./2024"),
+        (Path("7"), False, "video", "./7"),
+        (Path("7"), True, "camera", "./7"),
+        ("7", False, "video", "./7"),
+        ("7", True, "camera", "7"),  # or `livemarks webcam` would not find camera 0 beside a file "0"
+        (2024, False, "camera", "2024"),
+        ("8", False, "camera", "8"),
+    ],
+)
+def test_what_exists_is_no_camera_number(
+    spec: Any, live: bool, plugin: str, name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("2024").mkdir()
+    Path("7").touch()
+    opened: list[tuple[str, Any]] = []
+    monkeypatch.setattr(plugins, "load", lambda _, name: lambda spec, **__: opened.append((name, spec)))
+    api.open_source(spec, live=live)
+    name = name.replace("/", os.sep)
+    assert opened == [(plugin, [name] if plugin == "images" else name)]
+
+
+NAN, INF = float("nan"), float("inf")
+
+
+def refuse_to_load(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(kind: str, name: str) -> Any:
+        raise AssertionError(f"{kind} {name} was asked for")
+
+    monkeypatch.setattr(plugins, "load", load)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        *({"size_wh": size} for size in ((0, 480), (640, -1), (NAN, 480), (640.5, 480), (640,), 640)),
+        *({"fps": fps} for fps in (0, -30, NAN, INF, "30")),
+    ],
+    ids=str,
+)
+def test_impossible_wishes_of_a_camera_are_refused(options: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    refuse_to_load(monkeypatch)
+    with pytest.raises(LivemarksError, match=f"^{next(iter(options))} must be .*, not .*$"):
+        api.open_source(0, **options)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        *({"threads": threads} for threads in (0, -1, 1.5, NAN, "2")),
+        *({"faces": faces} for faces in (1.5, NAN, "1", None)),
+        *({"extrapolate_s": ahead_s} for ahead_s in (-0.1, NAN, INF, None, "0.1")),
+    ],
+    ids=str,
+)
+def test_impossible_wishes_of_a_tracker_are_refused(options: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    refuse_to_load(monkeypatch)
+    with pytest.raises(LivemarksError, match=f"^{next(iter(options))} must be .*, not .*$"):
+        api.open_tracker(**options)
+    if "threads" in options:
+        with pytest.raises(LivemarksError, match=r"^threads must be"):
+            api.open_net(**options)
+
+
+def test_looking_ahead_needs_smoothing(
+    monkeypatch: pytest.MonkeyPatch, still_model: Any, capfd: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--smooth", "off", "--extrapolate", "50", "--headless", "--backend", "onnx"]
+    assert cli.main(["webcam", "--camera", "/nowhere", "--model", str(still_model()), *arguments]) == 2
+    out, err = capfd.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert "extrapolation needs smoothing" in err
+    refuse_to_load(monkeypatch)
+    with pytest.raises(LivemarksError, match=r"^extrapolation needs smoothing"):
+        api.open_tracker(smooth="off", extrapolate_s=0.05)
 
 
 def test_open_source_plays_a_file_live_if_asked(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -298,6 +298,15 @@ def test_halves_of_a_batch_are_the_batch(cores: int, model: Path, monkeypatch: p
     alone.close()
 
 
+def test_a_net_goes_on_after_one_of_its_sharers_closed_it(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnx_backend, "_cores", lambda: 2)
+    runner = load("onnx", model)
+    before = runner(crops(5))
+    runner.close()
+    assert_same(runner(crops(5)), before, 1e-4)
+    runner.close()
+
+
 def test_a_helper_that_does_not_come_is_not_waited_for(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onnx_backend, "_cores", lambda: 2)
     runner: Any = load("onnx", model)

@@ -313,6 +313,20 @@ def test_close_ends_the_iteration(tmp_path: Path) -> None:
     assert source.notices == []
 
 
+def test_a_loop_that_is_broken_off_can_be_gone_on_with(tmp_path: Path) -> None:
+    source = Source(str(media.make_clip(tmp_path / "a.mp4", 6)))
+    frames = []
+    for most in (2, 3, 99):
+        for frame in source:
+            frames.append(frame)
+            if len(frames) >= most:
+                break
+    source.close()
+    assert [frame.index for frame in frames] == list(range(6))
+    assert [media.number(frame.image) for frame in frames] == list(range(6))
+    assert [frame.t_s for frame in frames] == pytest.approx([i / 25 for i in range(6)])
+
+
 COUNT = "from livemarks.sources.video import Source; s = Source('-'); print(sum(1 for _ in s), s.info.path)"
 
 

@@ -23,6 +23,28 @@ def test_frames_are_read_only_colour_pictures() -> None:
             Frame(image, 0, 0.0)
 
 
+def test_frames_leave_the_callers_array_writable() -> None:
+    mine = np.zeros((4, 6, 3), np.uint8)
+    frame = Frame(mine, 0, 0.0)
+    mine[0, 0] = 7
+    assert frame.image[0, 0, 0] == 7
+    assert not frame.image.flags.writeable
+
+
+def test_frames_refuse_what_is_no_picture() -> None:
+    wrong: list[Any] = [[[[0, 0, 0]]], None, np.zeros((0, 6, 3), np.uint8), np.zeros((4, 0, 3), np.uint8)]
+    for image in wrong:
+        with pytest.raises(ValueError, match="image must be") as caught:
+            Frame(image, 0, 0.0)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("t_s", [None, float("nan"), float("inf"), -float("inf"), "1"])
+def test_frames_have_a_time(t_s: Any) -> None:
+    with pytest.raises(ValueError, match=f"t_s must be a finite number of seconds, not {t_s!r}"):
+        Frame(np.zeros((4, 6, 3), np.uint8), 0, t_s)
+
+
 @pytest.mark.parametrize("xyxy", [[0, 0, 0, 5], [5, 0, 1, 5], [0, 0, 1], [0, 0, float("nan"), 5]])
 def test_boxes_have_an_inside(xyxy: list[float]) -> None:
     with pytest.raises(ValueError, match="xyxy must have"):

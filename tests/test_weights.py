@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 import random
+import sys
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,8 @@ CARD = Card(
     command="livemarks train tiny",
     notes="größer",
 )
+
+NO_LINKS = pytest.mark.skipif(sys.platform == "win32", reason="symbolic links need a privilege there")
 
 
 def _varint(value: int) -> bytes:
@@ -163,6 +166,13 @@ def test_own_model_is_found_and_not_verified(model: Path) -> None:
     weights.verify(model)
 
 
+def test_a_name_may_be_a_path_and_a_suffix_in_capitals(model: Path) -> None:
+    name = weights.names()[0]
+    assert weights.find(Path(name)) == weights.find(name)
+    capitals = model.rename(model.with_name("TINY.ONNX"))
+    assert weights.find(capitals) == capitals
+
+
 def test_every_shipped_file_is_whole_and_listed() -> None:
     shipped = [path for path in weights.folder().iterdir() if path.suffix in {".onnx", ".tflite"}]
     assert shipped
@@ -175,7 +185,7 @@ def test_every_shipped_card_names_its_file(name: str) -> None:
     assert weights.read_card(weights.find(name)).name == name
 
 
-@pytest.mark.parametrize("change", ["damaged", "unlisted", "unlistable"])
+@pytest.mark.parametrize("change", ["damaged", pytest.param("linked", marks=NO_LINKS), "unlisted", "unlistable"])
 def test_changed_shipped_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str) -> None:
     monkeypatch.setattr(weights, "folder", lambda: tmp_path)
     path = tmp_path / "a.tflite"
@@ -185,6 +195,12 @@ def test_changed_shipped_file_is_refused(tmp_path: Path, monkeypatch: pytest.Mon
     assert weights.shipped("a.tflite") == path
     if change == "damaged":
         path.write_bytes(b"abd")
+    elif change == "linked":
+        elsewhere = tmp_path / "elsewhere"
+        elsewhere.mkdir()
+        (elsewhere / "b.tflite").write_bytes(b"abd")
+        path.unlink()
+        path.symlink_to(elsewhere / "b.tflite")
     else:
         (tmp_path / "SHA256SUMS").write_bytes(b"" if change == "unlisted" else b"\xff\xfe")
     with pytest.raises(LivemarksError):

@@ -122,9 +122,10 @@ class _Session:
         return xy, sigma, presence
 
     def close(self) -> None:
-        """Ends the helping thread. The session frees itself with the last reference."""
+        """Ends the helping thread; others that share the net go on without it. The last reference frees the session."""
         if self._helper is not None:
             self._helper.shutdown()
+            self._helper = None
 
 
 def _check_input(session: onnxruntime.InferenceSession, path: Path, card: Card) -> None:

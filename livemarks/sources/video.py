@@ -44,7 +44,7 @@ class Source:
     t_s is the time stamp that the file holds, uneven or not; only formats whose clock has no zero, as MPEG-TS, count
     from their first packet. Frames are as a player shows them (see _pictures.Canvas), of the best video stream; a cover
     picture is none. A damaged file gives what can be decoded; then `damaged` is True, and `notices` says what is lost.
-    The same file always gives the same frames, bit by bit.
+    The same file always gives the same frames, bit by bit. After a loop that was broken off, the next goes on.
     """
 
     def __init__(self, path: str) -> None:
@@ -71,12 +71,14 @@ class Source:
         self._end_s = 0.0  # the latest end among the packets read
 
         fps = self._stream.average_rate or self._stream.guessed_rate or None
-        self._pictures = self._decode(name, fps)
-        self._next = next(self._pictures, None)
-        if self._next is None:
+        pictures = self._decode(name, fps)
+        first = next(pictures, None)
+        if first is None:
             self.close()
             raise LivemarksError(f"{name} has video of which no frame can be decoded ({self._why or 'it is empty'})")
-        height, width = self._next[0].shape[:2]
+        # Counted here, not in the loop over frames, so that a second loop goes on where one was broken off.
+        self._pictures = enumerate(itertools.chain([first], pictures))
+        height, width = first[0].shape[:2]
         self.info = SourceInfo(
             name,
             (width, height),
@@ -88,13 +90,13 @@ class Source:
         )
 
     def __iter__(self) -> Iterator[Frame]:
-        for index in itertools.count():
-            if self._next is None:
-                return
-            image, tick = self._next
-            yield Frame(image, index, float(tick * self._time_base))
+        while True:
             with self._in_use:
-                self._next = None if self._closed else next(self._pictures, None)
+                taken = None if self._closed else next(self._pictures, None)
+            if taken is None:
+                return
+            index, (image, tick) = taken
+            yield Frame(image, index, float(tick * self._time_base))
 
     def close(self) -> None:
         """Ends the iteration and closes the file; from any thread."""
