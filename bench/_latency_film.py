@@ -12,7 +12,7 @@ import numpy as np
 
 import livemarks
 from livemarks import api, plugins
-from livemarks.types import U8, LivemarksError
+from livemarks.types import U8, LivemarksError, Result, Tally
 
 SIZES_WH = ((640, 360), (1280, 720), (1920, 1080), (3840, 2160))
 FPS = 30
@@ -34,6 +34,18 @@ def open_source(spec: str, size_wh: tuple[int, int], seconds: float, *, live: bo
         return api.open_source(spec)
     make = plugins.load("sources", "synthetic")
     return make(portrait(), seconds=seconds, fps=FPS, size_wh=size_wh, seed=seed, live=live)
+
+
+def as_file(spec: str, size_wh: tuple[int, int], seconds: float, folder: Path) -> str:
+    """A clip's path: the portrait in motion is written to an mp4 in the folder first, a clip is itself."""
+    if spec != "synthetic":
+        return spec
+    path = str(folder / "in.mp4")
+    source = open_source(spec, size_wh, seconds)
+    with closing(source), closing(plugins.load("sinks", "video")(path, source.info)) as sink:
+        for frame in source:
+            sink.write(Result(frame, (), {}), frame.image, Tally())
+    return path
 
 
 def frames_of(spec: str, size_wh: tuple[int, int], count: int, seed: int = 0) -> U8:

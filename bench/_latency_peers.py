@@ -1,4 +1,7 @@
-"""The race in bench/latency.py: livemarks and its peers follow one face by turns, each in a process of its own."""
+"""The race in bench/latency.py: livemarks and its peers follow one face by turns, each in a process of its own.
+
+A turn is a block of 30 frames (film.FPS): some 40 ms of work. `--seconds N` gives each side N blocks that count.
+"""
 
 from __future__ import annotations
 
@@ -87,7 +90,7 @@ def busy(cores: Sequence[int]) -> Iterator[None]:
 
 
 def measure_peers(options: argparse.Namespace) -> Iterator[Row]:
-    """Per size and condition: a row a side, and a row of ratios a peer."""
+    """Per size and condition: a row a side, and a row a peer of our block's median over its, with quartiles."""
     arguments = ["--model", options.model[0], "--backend", options.backend[0]]
     blocks = max(3, round(options.seconds))
     for size_wh in film.SIZES_WH[:2]:

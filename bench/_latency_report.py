@@ -65,12 +65,16 @@ def tables(rows: Sequence[Row]) -> list[Table]:
     for part in dict.fromkeys(row["part"] for row in rows):
         mine = [row for row in rows if row["part"] == part]
         columns = [name for name in dict.fromkeys(k for row in mine for k in row) if name not in ("part", "raw_us")]
-        table = Table(*columns, title=part, caption=_MARKS if any("n" in row for row in mine) else None)
+        table = Table(
+            *columns, title=_TITLES.get(part, part), caption=_MARKS if any("n" in row for row in mine) else None
+        )
         for one in mine:
             table.add_row(*(cell(one.get(name, "")) for name in columns))
         found.append(table)
     return found
 
+
+_TITLES = {"ratio": "ratio: livemarks' time over the peer's, by blocks of 30 frames; median and quartiles"}
 
 # Why not to trust a row: how metrics.latency says it -> how the table does.
 _WARNINGS = {"only": "few", "wide": "spread"}

@@ -145,7 +145,7 @@ class Walk:
 
 
 def measure_growth(options: argparse.Namespace) -> Iterator[Row]:
-    """Rows by number of faces at 720p, then by frame size with one face; by turns, in blocks of a second.
+    """Rows by number of faces at 720p, then by frame size with one face; by turns, in blocks of 30 frames.
 
     to_one: the time over that of one face at 720p, or of the smallest frame; frames are made beforehand.
     """

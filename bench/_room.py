@@ -30,11 +30,15 @@ _SOCKET = {"x86_64": 41, "aarch64": 198}
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """status: of the process, None if there was none. said: the line that tells most. frames: which were kept."""
+    """status: of the process, None if there was none. said: the line that tells most. frames: which were kept.
+
+    crashed: with a traceback, whatever the status.
+    """
 
     status: int | None
     said: str
     frames: str = "-"
+    crashed: bool = False
 
 
 class Room:
@@ -64,13 +68,18 @@ class Room:
 
     def end(self, process: subprocess.Popen[str], out: Path | None = None, of: int | None = FRAMES) -> End:
         """Waits for the process; its line is the last one that isn't of the table of times."""
-        _, err = process.communicate(timeout=PATIENCE_S)
+        try:
+            _, err = process.communicate(timeout=PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
         lines = [line.removeprefix("livemarks: ") for line in err.splitlines()]
         told = [line for line in lines if not line.startswith(_TABLE)] or [""]
         kept = count(out) if out else None
         frames = "-" if kept is None else f"{kept}" if of is None else f"{kept} of {of}"
         status = process.returncode if process.returncode >= 0 else 128 - process.returncode  # as shells say it
-        return End(status, f"TRACEBACK: {lines[-1]}" if "Traceback" in err else told[-1], frames)
+        crashed = "Traceback" in err
+        return End(status, f"TRACEBACK: {lines[-1]}" if crashed else told[-1], frames, crashed)
 
     def run(self, *arguments: object) -> End:
         return self.end(self.start(*arguments))

@@ -4,15 +4,16 @@
         [--model NAME,…|all] [--backend NAME,…|all] [--peers mediapipe,dlib --peer-python mediapipe=PATH …]
         [--json OUT] [--compare OLD] [--plot OUT.png]
 
-pipeline: a file from decoding to encoding; per stage, and frames per second (n - 1 frames over the time from first to
-last). live: a paced source whose frames carry their number in their pixels, so that what is measured is the age of the
-very picture shown, from frame in hand to frame composed; at leisure, and with a tracker that takes two frame times.
+pipeline: a file from decoding to encoding (the synthetic one is written to an mp4 beforehand); per stage, and frames
+per second (n - 1 frames over the time from first to last). live: a paced source whose frames carry their number in
+their pixels, so that what is measured is the age of the very picture shown, from frame in hand to frame composed; at
+leisure, and with a tracker that takes two frame times.
 net: one call of the runner, crops in host memory to points in host memory; on the CPU beside what one thread's
 arithmetic and memory allow, on CUDA the copies alone as well. stages: what each part of following one face costs.
 growth: `Tracker.step` for 1 to 8 faces and 360p to 4K; "rest" is all of it but detector and net.
-peers: the time to follow one face, each side in its own process, by turns on the same frames in blocks of a second; on
+peers: the time to follow one face, each side in its own process, by turns on the same frames in blocks of 30 frames; on
 two cores, on one, and on two with a second busy process. Ratios are of neighbouring blocks, so that a machine that
-slows down slows both. Drawing, decoding and colour conversion are in no side's time.
+slows down slows both: their median and quartiles. Drawing, decoding and colour conversion are in no side's time.
 
 Every row keeps its raw times in the JSON, with the machine and the versions. Times of one run can be compared; times of
 two runs only if the machine was as quiet.
@@ -48,7 +49,13 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--backend", default="auto", help="names, or all; most parts take the first")
     parser.add_argument("--peers", default="mediapipe", help="mediapipe, dlib, both with a comma, or none")
     parser.add_argument("--peer-python", action="append", default=[], metavar="NAME=PATH", help="a peer's interpreter")
-    parser.add_argument("--seconds", type=float, default=10.0, help="of video for each measurement (default: 10)")
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=10.0,
+        help="of video at 30 frames a second, for each measurement (default: 10). growth and peers: so many blocks "
+        "of 30 frames for each side, of peers at least 3. net: each row takes a tenth of it",
+    )
     parser.add_argument("--json", type=Path, help="write everything, raw times included, to this file")
     parser.add_argument("--compare", type=Path, help="an older run's --json")
     parser.add_argument("--plot", type=Path, help="write a picture of it")

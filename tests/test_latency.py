@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from livemarks import weights
-from livemarks.types import Frame, LivemarksError, Result, Tally
+from livemarks import api, weights
+from livemarks.sources import synthetic
+from livemarks.types import U8, Frame, LivemarksError, Result, Tally
 
 BENCH = Path(__file__).resolve().parent.parent / "bench"
 sys.path.insert(0, str(BENCH))
 import _latency_film as film  # noqa: E402
+import _latency_peers as peers  # noqa: E402
 import _latency_report as report  # noqa: E402
 import latency  # noqa: E402
 from _latency_peers import Side  # noqa: E402
-from _latency_runs import AgeSink, StampedSource, read_stamp, stamp  # noqa: E402
+from _latency_runs import AgeSink, StampedSource, measure_pipeline, read_stamp, stamp  # noqa: E402
 from _latency_stages import Stopwatch  # noqa: E402
 from _latency_steps import floor  # noqa: E402
 
@@ -111,6 +115,73 @@ def test_a_run_measures_writes_draws_and_compares(
     assert table.row_count == sum("p50_ms" in row for row in rows) == len({report.name_of(r) + r["part"] for r in rows})
     assert set(table.columns[-1].cells) == {"1.00"}
     capsys.readouterr()
+
+
+def test_the_portrait_becomes_a_file_and_a_clip_stays_itself(tmp_path: Path) -> None:
+    path = film.as_file("synthetic", (160, 90), 0.5, tmp_path)
+    assert film.as_file(path, (0, 0), 9.0, tmp_path) == path
+    with closing(api.open_source(path)) as source:
+        assert (source.info.path, source.info.size_wh) == (path, (160, 90))
+        assert [frame.t_s for frame in source] == pytest.approx([i / film.FPS for i in range(15)])
+
+
+def test_decoding_is_not_rendering(still_model: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A portrait that takes 50 ms a frame to render is decoded much faster, and the first frame with the opening."""
+    render = synthetic.Source._image
+
+    def slow(self: synthetic.Source, t_s: float) -> U8:
+        time.sleep(0.05)
+        return render(self, t_s)
+
+    monkeypatch.setattr(synthetic.Source, "_image", slow)
+    monkeypatch.setattr(film, "SIZES_WH", ((160, 90),))
+    options = latency.parse(["--model", str(still_model()), "--backend", "onnx", "--seconds", "0.5"])
+    rows = {row["stage"]: row for row in measure_pipeline(options)}
+    assert rows["decode"]["n"] == 14
+    assert 0 < rows["decode"]["p50_ms"] < 25
+    assert rows["whole"]["processed"] == 15
+
+
+def test_seconds_are_blocks_of_30_frames_for_each_side(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the ratio is told with its quartiles beside it."""
+    sides: list[FakeSide] = []
+
+    class FakeSide:
+        """Takes 1 ms a frame if it is livemarks, else 1, 2, 3, … ms by block."""
+
+        version = "0"
+
+        def __init__(self, name: str, *_: object) -> None:
+            self.name = name
+            self.all: list[list[int]] = []
+            self.took_s: list[list[float]] = []
+            self.faces: list[int] = []
+            sides.append(self)
+
+        def run(self, frames: Sequence[int], *, counts: bool = True) -> None:
+            self.all.append(list(frames))
+            if counts:
+                ms = 1 if self.name == "livemarks" else 1 + len(self.took_s)
+                self.took_s.append([1e-3 * ms] * len(frames))
+                self.faces += [1] * len(frames)
+
+        def close(self) -> None: ...
+
+    monkeypatch.setattr(peers, "Side", FakeSide)
+    monkeypatch.setattr(peers, "conditions", lambda: [("as it is", [], False)])
+    monkeypatch.setattr(film, "SIZES_WH", ((160, 90),))
+    rows = list(peers.measure_peers(latency.parse(["--seconds", "5", "--peers", "mediapipe"])))
+    assert [side.name for side in sides] == ["livemarks", "mediapipe"]
+    for side in sides:
+        assert [len(block) for block in side.took_s] == [30] * 5
+        assert [len(block) for block in side.all] == [30] * 6  # one to warm up
+    assert sides[0].all == sides[1].all
+    assert [row["n"] for row in rows if row["part"] == "peers"] == [150, 150]
+    (table,) = [table for table in report.tables(rows) if "ratio" in str(table.title)]
+    shown = {str(column.header): list(column.cells) for column in table.columns}
+    assert list(shown)[-3:] == ["ratio", "ratio_p25", "ratio_p75"]
+    assert [shown[name] for name in ("ratio", "ratio_p25", "ratio_p75")] == [["0.33"], ["0.25"], ["0.50"]]
+    assert "blocks of 30 frames" in str(table.title)
 
 
 def test_floor_of_the_shipped_net() -> None:
