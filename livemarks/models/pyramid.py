@@ -10,7 +10,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from livemarks.models._net import LandmarkNet, PyramidHead, Raw, conv_bn
+from livemarks.models._net import LandmarkNet, PyramidHead, Raw, conv_bn, exact
 from livemarks.types import Scheme
 
 
@@ -27,7 +27,11 @@ class Step(nn.Module):
 
 
 class Pyramid(LandmarkNet):
-    """Stem at stride 2, then four stages at strides 4 to 32, then PyramidHead with maps at stride 4."""
+    """Stem at stride 2, then four stages at strides 4 to 32, then PyramidHead with maps at stride 4.
+
+    Pixels enter as they are: the stem's batch normalisation finds their mean and scale, and its padding is the black
+    beside a picture.
+    """
 
     def __init__(
         self,
@@ -36,10 +40,10 @@ class Pyramid(LandmarkNet):
         *,
         stem: int = 16,
         widths: tuple[int, ...] = (32, 64, 96, 128),
-        depths: tuple[int, ...] = (3, 4, 4, 3),
+        depths: tuple[int, ...] = (3, 4, 5, 5),
         head: int = 64,
     ) -> None:
-        super().__init__(size_hw, grey=False)
+        super().__init__(size_hw, grey=False, shift=0.0, scale=1.0)
         self.stem = Step(3, stem, 2)
         self.stages = nn.ModuleList()
         inputs = stem
@@ -51,7 +55,9 @@ class Pyramid(LandmarkNet):
         self.head = PyramidHead(list(widths), head, len(scheme), self.size_hw)
 
     def raw(self, pixels: Tensor) -> Raw:
-        x, levels = self.stem(pixels), []
+        with exact(pixels.device):  # half of bfloat16's digits would go into the mean
+            x = self.stem(pixels)
+        levels = []
         for stage in self.stages:
             x = stage(x)
             levels.append(x)
