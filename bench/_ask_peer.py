@@ -19,13 +19,14 @@ from livemarks.types import F64, LivemarksError
 
 
 def ask_peer(
-    command: Sequence[str], faces: Sequence[Truth], box_kind: str, mesh_map: MeshMap | None
+    command: Sequence[str], faces: Sequence[Truth], box_kind: str, mesh_map: MeshMap | None, *, points: int = 68
 ) -> tuple[Answers, str]:
     """What the peer behind `command` (see _peers.py) says of every face, and its version.
 
-    Of several faces, the one whose points' box overlaps the label's most. Raises LivemarksError if it isn't installed.
+    points: how many it gives, or the map makes of them. Of several faces, the one whose points' box overlaps the
+    label's most. Raises LivemarksError if it isn't installed.
     """
-    xy = np.full((len(faces), 68, 2), np.nan)
+    xy = np.full((len(faces), points, 2), np.nan)
     ibug68 = plugins.load("schemes", "ibug68")
     with (
         tempfile.TemporaryFile("w+") as log,
@@ -51,10 +52,10 @@ def ask_peer(
             given = box.xyxy.tolist() if box_kind == "label" else None
             process.stdin.write(json.dumps({"image": str(face.sample.image), "box": given}) + "\n")
             process.stdin.flush()
-            found = [np.array(points) for points in answer()["faces"]]
+            found = [np.array(each) for each in answer()["faces"]]
             if mesh_map is not None:
-                found = [mesh_map(points) for points in found]
-            chosen = best_overlap([box_from_points(points, ibug68, upright=True) for points in found], box)
+                found = [mesh_map(each) for each in found]
+            chosen = best_overlap([box_from_points(each, ibug68, upright=True) for each in found], box)
             if chosen is not None:
                 xy[i] = found[chosen]
     unknown = np.full(len(faces), np.nan)
@@ -73,9 +74,14 @@ class MeshMap:
 
     def __call__(self, mesh: NDArray[Any]) -> F64:
         """(478, 2) px -> (68, 2) px."""
-        right, left = mesh[33], mesh[263]  # outer eye corners
-        center, across = (right + left) / 2, left - right
-        axes = np.array([across, [-across[1], across[0]]])  # rows: the face's own axes, as long as the eyes are apart
-        own = (mesh - center) @ axes.T / (across @ across)
+        center, axes = eye_frame(mesh)
+        own = (mesh - center) @ axes.T / (axes[0] @ axes[0])
         mapped = (own.reshape(-1) - self._mean_in) @ self._weights + self._mean_out
         return np.asarray(mapped.reshape(68, 2) @ axes + center, np.float64)
+
+
+def eye_frame(mesh: NDArray[Any]) -> tuple[F64, F64]:
+    """The middle between the outer eye corners, (2,) px, and the face's own axes, (2, 2): rows as long as their gap."""
+    right, left = mesh[33], mesh[263]
+    across = left - right
+    return (right + left) / 2, np.array([across, [-across[1], across[0]]])

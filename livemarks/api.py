@@ -110,7 +110,7 @@ def open_tracker(
     model: str | Path | Net = "lite-68",
     *,
     faces: int = 1,
-    smooth: str = "medium",
+    smooth: str = "light",
     range: str = "auto",
     detector: str = "blazeface",
     extrapolate_s: float = 0.0,

@@ -25,9 +25,11 @@ _PAUSE_S = 0.5
 _NOMINAL_S = 1 / 30
 # Eyelids and lips weigh this little in the fit of the whole face's movement: they move by themselves.
 _LIGHT_WEIGHT = 0.3
-# ... and may move this many times as freely as the other points.
-_LIGHT_FREEDOM = 2.0
-# A face's whole is known this much better than one of its points: their errors are alike, or it would be sqrt(68).
+# ... and may move this many times as freely as the other points, while still and per squared sigma of movement: a blink
+# is over in a frame or two, but lids at rest should tremble no more than the rest.
+_LIGHT_CUTOFF, _LIGHT_BETA = 1.5, 3.0
+# A face's whole is known this much better than one of its points: their errors are alike, or it would be sqrt(68). One
+# point is known no better than itself.
 _RIGID_GAIN = 2.0
 # A face that grows or shrinks by more than this from one frame to the next is another face.
 _MAX_GROWTH = 1.5
@@ -73,8 +75,8 @@ class OneEuro:
         light = np.zeros(len(scheme), bool)
         light[list(scheme.light)] = True
         self._weight: F64 = np.where(light, _LIGHT_WEIGHT, 1.0)
-        self._freedom: F64 = np.where(light, _LIGHT_FREEDOM, 1.0)
-        self._cutoff_hz, self._beta_hz = cutoff_hz, beta_hz
+        self._cutoff_hz: F64 = cutoff_hz * np.where(light, _LIGHT_CUTOFF, 1.0)
+        self._beta_hz: F64 = beta_hz * np.where(light, _LIGHT_BETA, 1.0)
         self._rigid_cutoff_hz, self._rigid_beta_hz = rigid_cutoff_hz, rigid_beta_hz
         self._extrapolate_s = extrapolate_s
         self._at: NDArray[np.complex128] | None = None  # (N,) smoothed points as x + iy: one product turns and scales
@@ -103,7 +105,7 @@ class OneEuro:
             return self._restart(landmarks, new + new_mean)
 
         # The whole: shift and turn, each let through as far as its gap in sigmas says.
-        unit = float(sigma.sum()) / len(sigma) / _RIGID_GAIN
+        unit = float(sigma.sum()) / len(sigma) / min(_RIGID_GAIN, math.sqrt(len(sigma)))
         shift, turn = complex(new_mean - old_mean), cmath.log(growth)
         shift *= self._rigid_share(abs(shift) / unit, dt_s)
         turn *= self._rigid_share(abs(turn) * math.sqrt(spread) / unit, dt_s)
@@ -112,7 +114,7 @@ class OneEuro:
         # The points within it.
         gap = new / growth - old  # (N,)
         beyond = gap / sigma
-        rate = self._freedom * (self._cutoff_hz + self._beta_hz * (beyond.real**2 + beyond.imag**2))
+        rate = self._cutoff_hz + self._beta_hz * (beyond.real**2 + beyond.imag**2)
         rate *= 2 * math.pi * dt_s
         mean = old_mean + shift
         within = turned * (old + gap * (rate / (1 + rate)))
@@ -159,7 +161,7 @@ def _moved(landmarks: Landmarks, at: NDArray[np.complex128]) -> Landmarks:
 # Chosen on bench/stability.py's plot of flicker against lag.
 _PRESETS: dict[str, dict[str, float]] = {
     "light": {"cutoff_hz": 2.0, "beta_hz": 3.0, "rigid_cutoff_hz": 20.0, "rigid_beta_hz": 30.0},
-    "medium": {"cutoff_hz": 0.8, "beta_hz": 1.0, "rigid_cutoff_hz": 9.0, "rigid_beta_hz": 12.0},
+    "medium": {"cutoff_hz": 0.8, "beta_hz": 0.9, "rigid_cutoff_hz": 12.0, "rigid_beta_hz": 20.0},
     "strong": {"cutoff_hz": 0.2, "beta_hz": 0.5, "rigid_cutoff_hz": 3.0, "rigid_beta_hz": 4.0},
 }
 PRESETS = ("off", *_PRESETS)

@@ -48,6 +48,9 @@ _SAME_SHARE = 0.7
 # if the points say so, the net has caught something else.
 _MAX_JUMP = 0.5
 _MAX_GROWTH = 1.6
+# A face found this many sides from the middle of its crop is cut and read once more: the net was trained on crops that
+# miss by 0.03 (one standard deviation).
+_OFF_CENTRE = 0.06
 # Frames closer than this in time (a camera's burst, a file's odd stamps) tell nothing of speed: points tremble.
 _LEAST_S = 1 / 240
 # Of two tracks on one face, the intruder is the one that moved and grew less as expected, lately: surprise adds up and
@@ -184,6 +187,10 @@ class Tracker:
     def _follow(self, frame: Frame, dt_s: float) -> None:
         """Finds each face's points where they are expected."""
         found = self._read(frame.image, [face.box for face in self._faces])
+        # Once more for whoever was caught at the edge of the crop.
+        off = [i for i, face in enumerate(self._faces) if _OFF_CENTRE < _jump(face.box, found[i][1]) <= _MAX_JUMP]
+        for i, pair in zip(off, self._read(frame.image, [found[i][1] for i in off]), strict=True):
+            found[i] = pair
         for face, (landmarks, box) in zip(self._faces, found, strict=True):
             near = _plausible(box, frame) and not _far(face.box, box, _MAX_JUMP)
             if near and face.sure and landmarks.presence >= self._presence_floor:

@@ -220,6 +220,17 @@ def test_a_fast_face_is_followed(fps: float) -> None:
     assert all(ids(result) == [1] for result in results)
 
 
+@pytest.mark.parametrize(("moves_px", "reads"), [(0, 1), (3, 1), (12, 2), (40, 2)])
+def test_a_face_at_the_edge_of_its_crop_is_read_once_more(moves_px: float, reads: int) -> None:
+    world = World(Person(lambda t_s: (320 + (moves_px if t_s >= 0.5 else 0), 240, 100)), standing(100, 100, 60))
+    tracker = tracker_of(world, faces=2)
+    play(world, tracker, seconds(0.5))
+    world.batches.clear()
+    result = play(world, tracker, [0.5])[0]
+    assert world.batches == [2, 1][:reads]  # the other one stands still
+    assert ids(result) == [1, 2]
+
+
 def test_a_cut_to_nothing_shows_nothing_at_once() -> None:
     world = World(during(0, 1, standing()))
     results = play(world, tracker_of(world), seconds(2))

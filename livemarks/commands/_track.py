@@ -43,7 +43,7 @@ def model_options(parser: argparse.ArgumentParser, *, faces: int, smooth: bool =
         help="blazeface (default), or mediapipe: the same nets run by MediaPipe",
     )
     if smooth:
-        group.add_argument("--smooth", default="medium", help="off, light, medium (default) or strong: steady or quick")
+        group.add_argument("--smooth", default="light", help="off, light (default), medium or strong: quick or steady")
     group = parser.add_argument_group("speed")
     group.add_argument("--backend", default="auto", help="auto (default), onnx, torch, cudagraph or tensorrt")
     group.add_argument("--device", default="auto", help="auto (default), cpu, cuda, mps, …")
