@@ -132,11 +132,13 @@ def cuts(data: Path, trials: int, make: MakeTracker) -> Iterator[dict[str, Any]]
     """One row for each kind of cut, the worst of `trials` in frames.
 
     old_id: frames after the cut that show the first face's id. till_found: frames without a point on the new face.
-    astray: frames that show points where no face is.
+    trials_astray: in how many trials some frame shows points where no face is.
     """
     faces = portraits(data)
     for kind, (whose, aside) in _CUTS.items():
-        old, waits, astray = [], [], 0
+        old: list[int] = []
+        waits: list[int] = []
+        astray: set[int] = set()
         for trial in range(trials):
             random = np.random.default_rng(trial)
             first, other = (faces[k] for k in random.choice(len(faces), 2, replace=False))
@@ -153,7 +155,8 @@ def cuts(data: Path, trials: int, make: MakeTracker) -> Iterator[dict[str, Any]]
                 for i, (image, true) in enumerate(scenes):
                     shown = tracker.step(Frame(noisy(image, random), i, i / 30)).faces
                     off = [np.inf if true is None else _off(face.raw.xy, true) for face in shown]
-                    astray += min(off, default=0.0) > 0.2
+                    if min(off, default=0.0) > 0.2:
+                        astray.add(trial)
                     if i >= _CUT_AFTER:
                         kept += any(face.id == 1 for face in shown)
                     if i >= len(scenes) - _CUT_AFTER and found is None and min(off, default=np.inf) < 0.2:
@@ -161,7 +164,7 @@ def cuts(data: Path, trials: int, make: MakeTracker) -> Iterator[dict[str, Any]]
             old.append(kept)
             waits.append(_CUT_AFTER if found is None else found)
         row = {"cut to": kind, "trials": trials, "old_id": max(old), "trials_with_old_id": sum(n > 0 for n in old)}
-        yield row | ({} if whose == "nobody" else {"till_found": max(waits)}) | {"astray": astray}
+        yield row | ({} if whose == "nobody" else {"till_found": max(waits)}) | {"trials_astray": len(astray)}
 
 
 def _off(xy: F32 | F64, true: F64) -> float:
