@@ -21,6 +21,7 @@ sys.path.insert(0, str(BENCH))
 import _ask_peer  # noqa: E402
 import _faces  # noqa: E402
 import accuracy  # noqa: E402
+import mesh_map as mapping  # noqa: E402
 
 CARD = Card("fake-68", "fake", "ibug68", (64, 64), margin=1.6)
 
@@ -222,3 +223,26 @@ def test_the_command_measures_a_model_file(
     assert "error: no data set is called 'cofw'" in capsys.readouterr().err
     assert accuracy.main([*command, "--set", "imm"]) == 2
     assert "nothing to measure" in capsys.readouterr().err
+
+
+def test_a_mesh_map_is_found_again_whatever_the_faces_place_and_turn(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    shapes = rng.normal(size=(3, 478, 2))  # three faces and all between them
+    meshes, points = [], []
+    for _ in range(60):
+        own = np.tensordot(rng.dirichlet(np.ones(3)), shapes, 1)
+        own[33], own[263] = (-0.5, 0.0), (0.5, 0.0)
+        scale, angle = rng.uniform(20, 200), rng.uniform(-3, 3)
+        turn = scale * np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+        meshes.append(own @ turn + rng.uniform(0, 1000, 2))
+        points.append(meshes[-1][5 : 5 + 68])  # a linear map: some of the mesh's own points
+    inside = [
+        np.stack([mapping.into_frame(xy, mesh) for xy, mesh in zip(xys, meshes, strict=True)])
+        for xys in (meshes, points)
+    ]
+    found = mapping.fit(inside[0][:40], inside[1][:40], 1e-9)
+    assert mapping.error_percent(found, inside[0][40:], inside[1][40:]) < 0.01
+    np.savez(tmp_path / "map.npz", mean_in=found["mean_in"], weights=found["weights"], mean_out=found["mean_out"])
+    again = _ask_peer.MeshMap(tmp_path / "map.npz")
+    for mesh, want in zip(meshes[40:], points[40:], strict=True):
+        np.testing.assert_allclose(again(mesh), want, atol=0.05)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -74,35 +76,23 @@ def refuse_to_load(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    "options",
+    ("opens", "option", "values"),
     [
-        *({"size_wh": size} for size in ((0, 480), (640, -1), (NAN, 480), (640.5, 480), (640,), 640)),
-        *({"fps": fps} for fps in (0, -30, NAN, INF, "30")),
+        (partial(api.open_source, 0), "size_wh", ((0, 480), (640, -1), (NAN, 480), (640.5, 480), (640,), 640)),
+        (partial(api.open_source, 0), "fps", (0, -30, NAN, INF, "30")),
+        (api.open_net, "threads", (0, -1, 1.5, NAN, "2")),
+        (api.open_tracker, "threads", (0, -1, 1.5, NAN, "2")),
+        (api.open_tracker, "faces", (1.5, NAN, "1", None)),
+        (api.open_tracker, "extrapolate_s", (-0.1, NAN, INF, None, "0.1")),
     ],
-    ids=str,
 )
-def test_impossible_wishes_of_a_camera_are_refused(options: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_impossible_wishes_are_refused_before_anything_is_opened(
+    opens: Callable[..., Any], option: str, values: tuple[Any, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
     refuse_to_load(monkeypatch)
-    with pytest.raises(LivemarksError, match=f"^{next(iter(options))} must be .*, not .*$"):
-        api.open_source(0, **options)
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        *({"threads": threads} for threads in (0, -1, 1.5, NAN, "2")),
-        *({"faces": faces} for faces in (1.5, NAN, "1", None)),
-        *({"extrapolate_s": ahead_s} for ahead_s in (-0.1, NAN, INF, None, "0.1")),
-    ],
-    ids=str,
-)
-def test_impossible_wishes_of_a_tracker_are_refused(options: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    refuse_to_load(monkeypatch)
-    with pytest.raises(LivemarksError, match=f"^{next(iter(options))} must be .*, not .*$"):
-        api.open_tracker(**options)
-    if "threads" in options:
-        with pytest.raises(LivemarksError, match=r"^threads must be"):
-            api.open_net(**options)
+    for value in values:
+        with pytest.raises(LivemarksError, match=f"^{option} must be .*, not .*$"):
+            opens(**{option: value})
 
 
 def test_looking_ahead_needs_smoothing(
