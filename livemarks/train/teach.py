@@ -1,4 +1,4 @@
-"""Points from nets that are already trained, as labels for training smaller ones (distillation).
+"""Points from nets that are already trained, as labels for training others (distillation).
 
 Every teacher sees each face as it stands and mirrored, in three crops of different size and place; the mean of all it
 says, in canvas px, becomes the label.
@@ -6,17 +6,19 @@ says, in canvas px, becomes the label.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from livemarks import plugins
+from livemarks import plugins, weights
 from livemarks.models._net import LandmarkNet
 from livemarks.train import augment
-from livemarks.train import recipe as recipes
+from livemarks.train.samples import DERIVED
 from livemarks.types import LivemarksError, Scheme
 
 # Sets whose labels a model made: trained on, never validated on.
@@ -27,36 +29,58 @@ _VIEWS = ((1.0, 0.0, 0.0), (0.93, 0.02, -0.02), (1.08, -0.02, 0.02))
 
 @dataclass(frozen=True, slots=True)
 class Teacher:
-    """A net and the crops it wants."""
+    """A net, the crops it wants, and what its points are.
 
-    net: LandmarkNet
+    points: crops (B, h, w, 3), 0..255, on the training device -> (B, N, 2) crop px.
+    """
+
+    points: Callable[[Tensor], Tensor]
+    scheme: Scheme
     size_hw: tuple[int, int]
     margin: float
 
 
-def trained(folder: Path, scheme: Scheme) -> Teacher:
-    """The net of an earlier training's output folder, which bears its recipe's name.
+def itself(net: LandmarkNet, scheme: Scheme, size_hw: tuple[int, int], margin: float) -> Teacher:
+    """The net in training, as it is now; it is left in evaluation mode."""
+    net.eval()
 
-    Raises LivemarksError if the folder lacks its best.pt.
+    def points(crops: Tensor) -> Tensor:
+        with torch.autocast(crops.device.type, torch.bfloat16, enabled=crops.device.type == "cuda"):
+            return net.raw(net.pixels(crops)).xy.float()
+
+    return Teacher(points, scheme, size_hw, margin)
+
+
+@contextmanager
+def trained(name: str, beside: Path, device: torch.device) -> Iterator[Teacher]:
+    """The finished net NAME of an earlier training in the folder `beside`, or else the one that ships.
+
+    Raises LivemarksError if there is neither.
     """
-    if not (folder / "best.pt").is_file():
-        raise LivemarksError(f"the teacher {folder} has no best.pt: train it first")
-    recipe = recipes.load(folder.name)
-    net = plugins.load("models", recipe.architecture)(scheme, size_hw=recipe.size_hw, **recipe.options)
-    net.load_state_dict(torch.load(folder / "best.pt", map_location="cpu", weights_only=True)["net"])
-    return Teacher(net, recipe.size_hw, recipe.margin)
+    own = beside / name / f"{name}.onnx"
+    path = own if own.is_file() else weights.find(name)
+    card = weights.read_card(path)
+    # ONNX Runtime is the quicker one on a CPU.
+    backend, options = ("onnx", {}) if device.type == "cpu" else ("torch", {"device": device.type})
+    with closing(plugins.load("backends", backend)(path, card, **options)) as runner:
+
+        def points(crops: Tensor) -> Tensor:
+            return torch.from_numpy(np.array(runner(crops.round().byte().cpu().numpy())[0])).to(crops.device)
+
+        yield Teacher(points, plugins.load("schemes", card.scheme), card.size_hw, card.margin)
 
 
 @torch.no_grad()
 def relabel(teachers: Sequence[Teacher], canvases: Tensor, boxes: Tensor, scheme: Scheme) -> Tensor:
-    """(n, N, 2) canvas px: what the teachers, averaged, say of every face. canvases (n, 3, C, C), boxes (n, 2, 4)."""
+    """(n, N, 2) canvas px: what the teachers, averaged, say of every face. canvases (n, 3, C, C), boxes (n, 2, 4).
+
+    Raises LivemarksError if a teacher's points do not tell the scheme's.
+    """
     device = boxes.device
     total = torch.zeros(len(canvases), len(scheme), 2, device=device)
-    mirror = list(scheme.mirror)
     for teacher in teachers:
-        size_hw = teacher.size_hw
-        was_training = teacher.net.training
-        net = teacher.net.to(device).eval()
+        derive = _derived(teacher.scheme, scheme)
+        mirror, size_hw = list(teacher.scheme.mirror), teacher.size_hw
         for scale, right, down in _VIEWS:
             for start in range(0, len(canvases), 128):
                 part = slice(start, start + 128)
@@ -67,11 +91,19 @@ def relabel(teachers: Sequence[Teacher], canvases: Tensor, boxes: Tensor, scheme
                 crops = augment.sample(canvases[part].float(), affines, size_hw)
                 for flipped in (False, True):
                     seen = crops.flip(3) if flipped else crops
-                    with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-                        found = net.raw(net.pixels(seen.permute(0, 2, 3, 1))).xy.float()
+                    found = teacher.points(seen.permute(0, 2, 3, 1))
                     if flipped:
                         found = found[:, mirror]
                         found[:, :, 0] = size_hw[1] - 1 - found[:, :, 0]
-                    total[part] += found @ affines[:, :, :2].transpose(1, 2) + affines[:, None, :, 2]
-        net.train(was_training)
+                    total[part] += derive(found @ affines[:, :, :2].transpose(1, 2) + affines[:, None, :, 2])
     return total / (2 * len(_VIEWS) * len(teachers))
+
+
+def _derived(known: Scheme, wanted: Scheme) -> Callable[[Tensor], Tensor]:
+    """The function from one scheme's points to another's, (B, N, 2) -> (B, M, 2)."""
+    if known.name == wanted.name:
+        return lambda xy: xy
+    if (known.name, wanted.name) not in DERIVED:
+        raise LivemarksError(f"a teacher of {known.name} points can't tell those of {wanted.name}")
+    derive = DERIVED[known.name, wanted.name]
+    return lambda xy: torch.from_numpy(derive(xy.cpu().numpy())).to(xy.device)
