@@ -26,6 +26,16 @@ def test_boxes_are_the_turned_and_the_upright_box_of_the_points() -> None:
             np.testing.assert_allclose(row, [*box.center_xy, box.size_wh.max(), box.roll_rad], rtol=1e-5)
 
 
+def test_a_face_with_missing_labels_has_the_upright_box_of_the_others() -> None:
+    xy = _points()
+    xy[:, 36] = np.nan  # the eyes' line can't be told
+    boxes = augment.boxes_of(xy, SCHEME).numpy()
+    for points, (turned, upright) in zip(xy, boxes, strict=True):
+        box = box_from_points(np.delete(points, 36, axis=0), SCHEME, upright=True)
+        np.testing.assert_allclose(upright, [*box.center_xy, box.size_wh.max(), 0], rtol=1e-5)
+        np.testing.assert_array_equal(turned, upright)
+
+
 @pytest.mark.parametrize("size_hw", [(128, 128), (60, 80)])
 def test_affines_equal_geometrys(size_hw: tuple[int, int]) -> None:
     box = FaceBox(np.array([30, 50, 110, 150], np.float32), roll_rad=0.4)

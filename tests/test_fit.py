@@ -11,12 +11,13 @@ import pytest
 torch = pytest.importorskip("torch", reason="training needs the train extra")
 onnxruntime = pytest.importorskip("onnxruntime")
 
-from livemarks import plugins, weights  # noqa: E402
+from livemarks import cli, plugins, weights  # noqa: E402
 from livemarks.backends import _torch_net  # noqa: E402
 from livemarks.models._net import LandmarkNet, PyramidHead, Raw  # noqa: E402
 from livemarks.train import batches, fit, recipe, study, teach  # noqa: E402
 from livemarks.train.augment import Augment  # noqa: E402
 from livemarks.train.export import export  # noqa: E402
+from livemarks.train.log import Log  # noqa: E402
 from livemarks.train.pack import Faces, write_pack  # noqa: E402
 from livemarks.train.samples import to_kaggle15  # noqa: E402
 from livemarks.types import Card, LivemarksError  # noqa: E402
@@ -103,6 +104,91 @@ def test_a_resumed_run_goes_on_where_it_stopped(pack: Path, tmp_path: Path) -> N
         fit.run(other, pack, out, device="cpu", resume=True)
 
 
+def test_an_earlier_training_is_not_begun_anew_by_accident(pack: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    fit.run(_recipe(), pack, out, device="cpu")
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    with pytest.raises(LivemarksError, match="--resume"):
+        fit.run(_recipe(), pack, out, device="cpu")
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    for damage in (b"", b"text", before["last.pt"][:-1000]):
+        (out / "last.pt").write_bytes(damage)
+        with pytest.raises(LivemarksError, match="is damaged, or belongs to another recipe"):
+            fit.run(_recipe(), pack, out, device="cpu", resume=True)
+
+
+def test_ctrl_c_leaves_what_a_run_can_go_on_from(pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "out"
+    monkeypatch.setattr(fit, "_REPORT_EVERY", 1)
+
+    def interrupt(step: int) -> None:
+        if step == 6:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit.run(_recipe(), pack, out, device="cpu", show=interrupt)
+    assert torch.load(out / "last.pt", weights_only=True)["step"] == 6
+    fit.run(_recipe(), pack, out, device="cpu", resume=True)
+    assert (out / "tiny.onnx").is_file()
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99", "cpu:0:0", ""])
+def test_an_unknown_device_is_named_before_anything_is_read(device: str, tmp_path: Path) -> None:
+    with pytest.raises(LivemarksError, match=r"no device .*; there are: auto, .*cpu"):
+        fit.run(_recipe(), tmp_path / "no data", tmp_path / "out", device=device)
+
+
+def test_an_unknown_teacher_is_named_before_anything_is_read(tmp_path: Path) -> None:
+    late = replace(_recipe().stages[0], teacher=("nobody",), trust=0.5)
+    with pytest.raises(LivemarksError, match="no model is called 'nobody'"):
+        fit.run(_recipe(stages=(_recipe().stages[0], late)), tmp_path / "no data", tmp_path / "out", device="cpu")
+
+
+def test_faces_with_missing_labels_train_and_can_be_labelled_anew(tmp_path: Path) -> None:
+    whole = _faces()
+    xy = whole.xy.copy()
+    xy[::2, 3:9] = np.nan
+    write_pack(tmp_path / "faces.npz", replace(whole, xy=xy), quality=95)
+    scores = fit.run(_recipe(), tmp_path / "faces.npz", tmp_path / "out", device="cpu")
+    assert np.isfinite(scores["val_error"])
+    faces, _ = batches.load(_recipe(), plugins.load("schemes", "kaggle15"), tmp_path, torch.device("cpu"))
+    anew = replace(_recipe().stages[0], teacher=("lite-68",), relabel=("afw",))
+    scheme = plugins.load("schemes", "kaggle15")
+    labels = batches.labels_for(faces, anew, _recipe(), _recipe, tmp_path, scheme)  # type: ignore[arg-type]
+    assert torch.isnan(faces.xy).any()
+    assert not torch.isnan(labels).any()
+
+
+def test_a_million_steps_stay_whole_numbers(tmp_path: Path) -> None:
+    table = Log(tmp_path / "log.csv", keep_until=0)
+    table.write(step=1_234_567, lr=0.1, loss=1.0, val_error=2.0)
+    assert "1234567," in (tmp_path / "log.csv").read_text()
+    Log(tmp_path / "log.csv", keep_until=2_000_000).plot(tmp_path / "loss.png", "a long run")
+
+
+def test_the_command_shows_how_far_it_is_unless_told_to_be_quiet(
+    pack: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = """
+    name = "tiny"\nscheme = "kaggle15"\narchitecture = "convnet"\nsize_hw = [32, 32]\nmargin = 1.2\nloss = "mse"
+    heads = false\nholdout = 0.25\ncanvas = 64\nvalidate_every = 4
+    options = {channels = [4, 8, 8], dense = [16]}
+    stages = [{sets = ["afw"], steps = 8, lr = 1e-3, batch = 4}]
+    """
+    (tmp_path / "tiny.toml").write_text(text)
+    (tmp_path / "data").mkdir()
+    pack.rename(tmp_path / "data" / "faces.npz")
+    monkeypatch.setattr("livemarks.commands._progress._LINE_EVERY_S", 0.0)
+    command = ["train", str(tmp_path / "tiny.toml"), "--data", str(tmp_path / "data"), "--device", "cpu"]
+    assert cli.main([*command, "--out", str(tmp_path / "told")]) == 0
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert "tiny: 4 of 8 steps" in err
+    assert "batch 8: loss" in err
+    assert cli.main([*command, "--out", str(tmp_path / "quiet"), "--quiet"]) == 0
+    assert capfd.readouterr() == ("", "")
+
+
 def test_nobody_is_trained_and_validated_on(pack: Path) -> None:
     del pack
     faces = _faces()
@@ -139,6 +225,14 @@ def test_exported_nets_answer_as_torch_does_for_any_batch(name: str, tmp_path: P
             expected = net(torch.from_numpy(crops))
         for got, want in zip(session.run(None, {"crops": crops}), expected, strict=True):
             np.testing.assert_allclose(got, want.numpy(), atol=2e-3, rtol=1e-3)
+
+
+def test_a_studys_tryout_is_not_taken_for_the_run(pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recipe, "load", lambda _: _recipe(options={**_recipe().options, "dropout": True}))
+    study.run("kth15-table1", pack, tmp_path / "out", device="cpu", steps=4)
+    study.run("kth15-table1", pack, tmp_path / "out", device="cpu")
+    steps = [torch.load(path, weights_only=True)["step"] for path in (tmp_path / "out").glob("*/last.pt")]
+    assert sorted(steps) == [4] * 4 + [8] * 4
 
 
 def test_studies_change_one_thing_at_a_time() -> None:
@@ -188,20 +282,22 @@ def test_labels_are_the_teachers_where_the_stage_says_so(pack: Path, tmp_path: P
 
 def test_a_teacher_is_the_net_trained_beside_or_else_the_one_that_ships(pack: Path, tmp_path: Path) -> None:
     cpu, scheme = torch.device("cpu"), plugins.load("schemes", "kaggle15")
-    with teach.trained("lite-68", tmp_path, cpu) as shipped:
-        assert shipped.size_hw == weights.read_card(weights.find("lite-68")).size_hw
+    shipped, card = teach.find("lite-68", tmp_path, plugins.load("schemes", "ibug68"))
+    assert (shipped, card.name) == (weights.find("lite-68"), "lite-68")
     fit.run(_recipe(), pack, tmp_path / "lite-68", device="cpu")
-    (tmp_path / "lite-68" / "tiny.onnx").rename(tmp_path / "lite-68" / "lite-68.onnx")
-    crops = torch.rand(3, 32, 32, 3) * 255
     path = tmp_path / "lite-68" / "lite-68.onnx"
+    (tmp_path / "lite-68" / "tiny.onnx").rename(path)
+    crops = torch.rand(3, 32, 32, 3) * 255
     own = teach.itself(_torch_net.open_net(path, weights.read_card(path)), scheme, (32, 32), 1.2)
-    with teach.trained("lite-68", tmp_path, cpu) as beside:
+    with teach.trained(*teach.find("lite-68", tmp_path, scheme), cpu) as beside:
         assert (beside.scheme.name, beside.size_hw) == ("kaggle15", (32, 32))
         torch.testing.assert_close(beside.points(crops), own.points(crops.round()), atol=1e-3, rtol=0)
+    with pytest.raises(LivemarksError, match="tells kaggle15 points, which do not tell those of imm58"):
+        teach.find("lite-68", tmp_path, plugins.load("schemes", "imm58"))
 
 
 def test_a_teacher_of_68_points_teaches_the_15_that_they_tell() -> None:
-    ibug, kaggle, nose = (plugins.load("schemes", name) for name in ("ibug68", "kaggle15", "nose1"))
+    ibug, kaggle = (plugins.load("schemes", name) for name in ("ibug68", "kaggle15"))
     xy = 32 + 8 * torch.randn(68, 2, generator=torch.Generator().manual_seed(0))
     mirrored = xy[list(ibug.mirror)] * torch.tensor([-1.0, 1.0]) + torch.tensor([63.0, 0.0])
     answers = iter([xy, mirrored] * 3)
@@ -212,8 +308,6 @@ def test_a_teacher_of_68_points_teaches_the_15_that_they_tell() -> None:
     views = [middle + 16 + torch.tensor([dx, dy]) * 64 + scale * (xy - middle) for scale, dx, dy in teach._VIEWS]
     want = to_kaggle15(torch.stack(views).mean(dim=0).numpy())
     np.testing.assert_allclose(said.numpy(), np.stack([want, want]), atol=1e-3)
-    with pytest.raises(LivemarksError, match="ibug68 points can't tell those of nose1"):
-        teach.relabel([fixed], canvases, boxes, nose)
 
 
 def test_a_set_named_twice_is_drawn_twice_as_often(pack: Path) -> None:

@@ -40,6 +40,14 @@ def test_recipes_load_and_build_their_net(name: str) -> None:
         ("stages = [{sets = [3], steps = 1, lr = 0.1}]", "sets"),
         ('stages = [{sets = ["afw"], steps = 1, lr = nan}]', "lr"),
         ('stages = [{sets = ["afw"], steps = 1, lr = 0.1, trust = 2}]', "trust"),
+        ("stages = [{sets = ['afw'], steps = 1, lr = 0.1, teacher = ['self'], relabel = ['awf']}]", "'awf'"),
+        ('name = "My Net"', "no card can say this: field 'name'"),
+        ('notes = "\\t"', "no card can say this: field 'notes'"),
+        ("options = {width = 4}", "pyramid can't be built"),
+        ("size_hw = [8, 2000]", "size_hw"),
+        ('architecture = "convnet"\nloss = "heatmap"', "convnet has not the heatmaps"),
+        ('loss = "gaussian"', "pyramid has not the heatmaps"),
+        ('labels = "kaggle15"', "labels of kaggle15 points do not tell those of ibug68"),
         ("augment = 7", "augment"),
         ("augment = {flip = -0.5}", "flip"),
         ("validate_every = 0", "validate_every"),
@@ -66,8 +74,8 @@ def test_broken_recipes_are_one_clear_line(tmp_path: Path, line: str, says: str)
         "loss": '"wing"',
         "stages": '[{sets = ["afw"], steps = 1, lr = 0.1}]',
     }
-    key = line.split("=")[0].strip()
-    text = "\n".join(f"{k} = {v}" for k, v in good.items() if k != key)
+    keys = [part.split("=")[0].strip() for part in line.split("\n")]
+    text = "\n".join(f"{k} = {v}" for k, v in good.items() if k not in keys)
     path = tmp_path / "x.toml"
     path.write_text(text + "\n" + line + "\n")
     with pytest.raises(LivemarksError, match=says) as caught:

@@ -51,13 +51,14 @@ class Augment:
 
 
 def boxes_of(xy: np.ndarray, scheme: Scheme) -> Tensor:
-    """(n, N, 2) points -> (n, 2, 4): center x, y, longer side, roll of each face's box, turned and upright."""
+    """(n, N, 2) points -> (n, 2, 4): center x, y, longer side, roll of each face's box, turned and upright.
+
+    Where a label is missing (NaN), the other points span the box, and both are upright.
+    """
     rows = []
     for points in xy:
-        known = points[~np.isnan(points).any(axis=1)] if np.isnan(points).any() else points
-        pair = [
-            box_from_points(points if len(known) == len(points) else known, scheme, upright=u) for u in (False, True)
-        ]
+        known = points[~np.isnan(points).any(axis=1)]
+        pair = [box_from_points(known, scheme, upright=u) for u in (len(known) < len(points), True)]
         rows.append([[*b.center_xy.tolist(), float(b.size_wh.max()), b.roll_rad] for b in pair])
     return torch.tensor(rows, dtype=torch.float32)
 

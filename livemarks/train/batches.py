@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -20,6 +20,8 @@ from livemarks.train.pack import Faces, load_faces
 from livemarks.train.recipe import Recipe, Stage
 from livemarks.train.samples import DERIVED
 from livemarks.types import LivemarksError, Scheme
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -56,7 +58,7 @@ def load(recipe: Recipe, scheme: Scheme, data: Path, device: torch.device) -> tu
         parts.append(faces)
         problems += found
     for line in problems:
-        print(f"left out: {line}", file=sys.stderr)
+        log.warning("left out: %s", line)
     labelled: Scheme = plugins.load("schemes", recipe.labels or recipe.scheme)
     train, held = split(parts, recipe)
     return _on_device(train, recipe, labelled, scheme, device), _on_device(held, recipe, labelled, scheme, device)
@@ -136,12 +138,12 @@ def labels_for(faces: FaceTensors, stage: Stage, recipe: Recipe, own: LandmarkNe
         teachers = [
             teach.itself(own, scheme, recipe.size_hw, recipe.margin)
             if name == "self"
-            else opened.enter_context(teach.trained(name, out.parent, faces.xy.device))
+            else opened.enter_context(teach.trained(*teach.find(name, out.parent, scheme), faces.xy.device))
             for name in stage.teacher
         ]
         taught = teach.relabel(teachers, faces.canvases, faces.boxes, scheme)
-    weight = [1.0 if name in stage.relabel else stage.trust for name in faces.sets]
-    return faces.xy + torch.tensor(weight, device=taught.device).view(-1, 1, 1) * (taught - faces.xy)
+    anew = torch.tensor([name in stage.relabel for name in faces.sets], device=taught.device)
+    return torch.where(anew[:, None, None], taught, faces.xy + stage.trust * (taught - faces.xy))
 
 
 class Batches:

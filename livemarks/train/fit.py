@@ -10,45 +10,61 @@ for nets with dropout, whose dice and those of the next batch, made meanwhile, c
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from livemarks import plugins
 from livemarks.models._net import LandmarkNet, PyramidHead
-from livemarks.train import augment, batches, losses
+from livemarks.train import augment, batches, losses, teach
 from livemarks.train.batches import FaceTensors
 from livemarks.train.export import export
 from livemarks.train.log import Log
-from livemarks.train.recipe import Recipe, Stage
-from livemarks.types import Card, LivemarksError, Scheme
+from livemarks.train.recipe import Recipe, Stage, card
+from livemarks.types import LivemarksError, Scheme
 
+LAST = "last.pt"
 _REPORT_EVERY = 50  # steps between rows of log.csv
+
+log = logging.getLogger(__name__)
 
 
 def run(
-    recipe: Recipe, data: Path, out: Path, *, device: str = "auto", resume: bool = False, limit_minutes: float = 0.0
+    recipe: Recipe,
+    data: Path,
+    out: Path,
+    *,
+    device: str = "auto",
+    resume: bool = False,
+    limit_minutes: float = 0.0,
+    show: Callable[[int], None] | None = None,
 ) -> dict[str, float]:
     """Trains one recipe and returns its validation scores (also in OUT's card). Raises LivemarksError on bad input.
 
-    resume goes on from OUT/last.pt. limit_minutes > 0 stops there, with last.pt written; a later run can resume.
+    resume goes on from OUT/last.pt; without it, a folder that has one is refused. limit_minutes > 0 stops there, and
+    Ctrl-C at once, with last.pt written. show is told the number of steps done, now and then.
     """
     started = time.monotonic()
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    where = torch.device(device)
+    where = _device(device)
     torch.manual_seed(recipe.seed)
-    out.mkdir(parents=True, exist_ok=True)
     scheme: Scheme = plugins.load("schemes", recipe.scheme)
+    for name in {name for stage in recipe.stages for name in stage.teacher} - {"self"}:
+        teach.find(name, out.parent, scheme)
+    if not resume and (out / LAST).exists():
+        raise LivemarksError(
+            f"{out} holds an earlier training: go on with it (--resume), or name another folder (--out)"
+        )
+    out.mkdir(parents=True, exist_ok=True)
 
     train, held = batches.load(recipe, scheme, data, where)
     net = plugins.load("models", recipe.architecture)(scheme, size_hw=recipe.size_hw, **recipe.options)
@@ -61,13 +77,14 @@ def run(
     total = sum(stage.steps for stage in recipe.stages)
     step, best, stale = 0, math.inf, 0
     if resume:
-        step, best, stale = _restore(out / "last.pt", net, kept, optimiser)
+        step, best, stale = _restore(out / LAST, net, kept, optimiser)
         torch.manual_seed(recipe.seed + step)  # not the same batches once more
-    log = Log(out / "log.csv", keep_until=step)
+    table = Log(out / "log.csv", keep_until=step)
     sums: dict[str, float] = {}
-    columns = (TextColumn(recipe.name), BarColumn(), TextColumn("{task.completed}/{task.total} {task.fields[said]}"))
-    with ThreadPoolExecutor(1) as worker, Progress(*columns, TimeRemainingColumn()) as progress:
-        task = progress.add_task("train", total=total, completed=step, said="")
+    with (
+        ThreadPoolExecutor(1) as worker,
+        _at_ctrl_c(lambda: _save(out / LAST, net, kept, optimiser, step, best, stale)),
+    ):
         current: Stage | None = None
         while step < total:
             stage, done = _stage_at(recipe.stages, step)
@@ -99,7 +116,8 @@ def run(
                 sums = {name: value.item() for name, value in parts.items()}
                 if not math.isfinite(sums["loss"]):
                     raise LivemarksError(f"{recipe.name}: the loss became {sums['loss']} at step {step}; lower lr")
-                progress.update(task, completed=step, said=f"loss {sums['loss']:.4f} best {best:.3f}")
+                if show is not None:
+                    show(step)
             scores: dict[str, float] = {}
             if step % recipe.validate_every == 0 or step == total:
                 judged = kept.module if kept is not None else net  # type: ignore[assignment]
@@ -108,16 +126,22 @@ def run(
                 if scores["val_error"] < best:
                     best = scores["val_error"]
                     _write(out / "best.pt", {"net": judged.state_dict(), "step": step, "scores": scores})
-                progress.update(task, completed=step, said=f"val {scores['val_error']:.3f} best {best:.3f}")
+                log.info(
+                    "batch %d: loss %.4f, held-out error %.3f %%, best %.3f %%",
+                    step,
+                    sums["loss"],
+                    scores["val_error"],
+                    best,
+                )
             if sums and (scores or step % _REPORT_EVERY == 0):
-                log.write(step=step, lr=lr, **sums, **scores)
+                table.write(step=step, lr=lr, **sums, **scores)
             if scores:
-                _save(out / "last.pt", net, kept, optimiser, step, best, stale)
+                _save(out / LAST, net, kept, optimiser, step, best, stale)
                 if recipe.patience and stale >= recipe.patience:
                     break
                 if limit_minutes and time.monotonic() - started > limit_minutes * 60:
                     break
-    log.plot(out / "loss.png", recipe.name)
+    table.plot(out / "loss.png", recipe.name)
     net.load_state_dict(torch.load(out / "best.pt", map_location=where, weights_only=True)["net"])
     return finish(recipe, scheme, net, held, out)
 
@@ -126,21 +150,8 @@ def finish(recipe: Recipe, scheme: Scheme, net: LandmarkNet, held: FaceTensors, 
     """Calibrates sigma on the held-out faces, and writes OUT/NAME.onnx with its card."""
     _calibrate(net, held, recipe, scheme)
     scores = validate(net, held, recipe.size_hw, recipe.margin)
-    sets = tuple(dict.fromkeys(name for stage in recipe.stages for name in stage.sets))
-    card = Card(
-        name=recipe.name,
-        architecture=recipe.architecture,
-        scheme=scheme.name,
-        size_hw=recipe.size_hw,
-        margin=recipe.margin,
-        options=dict(recipe.options),
-        data=sets,
-        terms=recipe.terms,
-        scores={"held-out error %": round(scores["val_error"], 2), "held-out RMSE px": round(scores["val_rmse_px"], 2)},
-        command=f"livemarks train {recipe.name} --data DIR",
-        notes=recipe.notes,
-    )
-    export(net.cpu(), card, out / f"{recipe.name}.onnx")
+    told = {"held-out error %": round(scores["val_error"], 2), "held-out RMSE px": round(scores["val_rmse_px"], 2)}
+    export(net.cpu(), card(recipe, told), out / f"{recipe.name}.onnx")
     (out / "scores.json").write_text(json.dumps(scores, indent=1))
     return scores
 
@@ -218,6 +229,25 @@ def _spread(off: Tensor) -> Tensor:
     one, two = torch.nanquantile(off.abs().flatten(), torch.tensor([0.683, 0.954], device=off.device))
     width: Tensor = (one * two / 2).sqrt()
     return width
+
+
+def _device(wanted: str) -> torch.device:
+    """The device of that name. Raises LivemarksError, naming the choices, if this computer has none."""
+    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    there = [name for name, works in (("cuda", cuda), ("mps", mps), ("cpu", True)) if works]
+    there += [f"cuda:{i}" for i in range(torch.cuda.device_count() if cuda else 0)]
+    if wanted not in ("auto", *there):
+        raise LivemarksError(f"there is no device {wanted!r} to train on; there are: auto, {', '.join(there)}")
+    return torch.device(there[0] if wanted == "auto" else wanted)
+
+
+@contextmanager
+def _at_ctrl_c(save: Callable[[], None]) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        save()
+        raise
 
 
 def _average(net: nn.Module, decay: float) -> AveragedModel:
@@ -301,12 +331,13 @@ def _restore(
 ) -> tuple[int, float, int]:
     if not path.is_file():
         raise LivemarksError(f"nothing to resume: {path} is not there")
-    state = torch.load(path, map_location="cpu", weights_only=True)
     try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
         net.load_state_dict(state["net"])
         optimiser.load_state_dict(state["optimiser"])
         if kept is not None:
             kept.load_state_dict(state["kept"])
-    except (RuntimeError, KeyError, ValueError) as error:
-        raise LivemarksError(f"{path} belongs to another recipe: {str(error).splitlines()[0]}") from None
-    return int(state["step"]), float(state["best"]), int(state["stale"])
+        return int(state["step"]), float(state["best"]), int(state["stale"])
+    except Exception as error:  # torch lets through whatever its parsers meet
+        text = (str(error).splitlines() or [""])[0]
+        raise LivemarksError(f"{path} is damaged, or belongs to another recipe: {text}") from None

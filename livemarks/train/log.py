@@ -35,7 +35,9 @@ class Log:
 
     def write(self, **row: float) -> None:
         with self.path.open("a", newline="") as file:
-            csv.DictWriter(file, self.columns).writerow({k: f"{v:.6g}" for k, v in row.items()})
+            csv.DictWriter(file, self.columns).writerow(
+                {name: value if isinstance(value, int) else f"{value:.6g}" for name, value in row.items()}
+            )
 
     def plot(self, path: Path, title: str) -> None:
         import matplotlib

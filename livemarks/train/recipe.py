@@ -8,10 +8,14 @@ from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
+
 from livemarks import plugins
 from livemarks.train.augment import Augment
 from livemarks.train.losses import BY_NAME
-from livemarks.types import LivemarksError
+from livemarks.train.samples import DERIVED
+from livemarks.types import Card, LivemarksError, Scheme
+from livemarks.weights import card_from_json, card_to_json
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -111,6 +115,23 @@ class Recipe:
     notes: str = ""
 
 
+def card(recipe: Recipe, scores: Mapping[str, float]) -> Card:
+    """What a net trained by the recipe carries in its file."""
+    return Card(
+        name=recipe.name,
+        architecture=recipe.architecture,
+        scheme=recipe.scheme,
+        size_hw=recipe.size_hw,
+        margin=recipe.margin,
+        options=dict(recipe.options),
+        data=tuple(dict.fromkeys(name for stage in recipe.stages for name in stage.sets)),
+        terms=recipe.terms,
+        scores=dict(scores),
+        command=f"livemarks train {recipe.name} --data DIR",
+        notes=recipe.notes,
+    )
+
+
 def load(name_or_path: str, changes: Mapping[str, Any] | None = None) -> Recipe:
     """The recipe of that name, or in that file, with `changes` over its top level.
 
@@ -175,8 +196,11 @@ def _checked(name: str, kind: str, value: Any, where: str) -> Any:
 
 
 def _check(recipe: Recipe, where: str) -> None:
-    for scheme in (recipe.scheme, recipe.labels or recipe.scheme):
-        plugins.load("schemes", scheme)
+    scheme, labels = recipe.scheme, recipe.labels or recipe.scheme
+    for name in (scheme, labels):
+        plugins.load("schemes", name)
+    if labels != scheme and (labels, scheme) not in DERIVED:
+        raise LivemarksError(f"{where}: labels of {labels} points do not tell those of {scheme}")
     if recipe.architecture not in plugins.names("models"):
         raise LivemarksError(f"{where}: no architecture {recipe.architecture!r}: {', '.join(plugins.names('models'))}")
     choices = {
@@ -199,3 +223,27 @@ def _check(recipe: Recipe, where: str) -> None:
             raise LivemarksError(
                 f"{where}: a stage's teacher needs relabel or trust to teach by, and they need a teacher"
             )
+        if astray := set(stage.relabel) - set(stage.sets):
+            raise LivemarksError(f"{where}: relabel names {sorted(astray)[0]!r}, which is not among the stage's sets")
+    try:
+        card_from_json(card_to_json(card(recipe, {})))
+    except ValueError as error:
+        raise LivemarksError(f"{where}: no card can say this: {error}") from None
+    _check_net(recipe, where)
+
+
+def _check_net(recipe: Recipe, where: str) -> None:
+    """Builds the net without memory, and asks it for what the loss looks at."""
+    scheme: Scheme = plugins.load("schemes", recipe.scheme)
+    try:
+        with torch.device("meta"):
+            net = plugins.load("models", recipe.architecture)(scheme, size_hw=recipe.size_hw, **recipe.options).eval()
+            heat = net.raw(net.pixels(torch.empty(1, *recipe.size_hw, 3))).heat
+    except (TypeError, ValueError, RuntimeError) as error:
+        said = str(error).splitlines()[0]
+        raise LivemarksError(
+            f"{where}: {recipe.architecture} can't be built with this size and options: {said}"
+        ) from None
+    whole = heat is not None and tuple(heat.shape[2:]) == recipe.size_hw
+    if (recipe.loss == "heatmap" and heat is None) or (recipe.loss == "gaussian" and not whole):
+        raise LivemarksError(f"{where}: {recipe.architecture} has not the heatmaps that the loss {recipe.loss!r} needs")

@@ -2,7 +2,7 @@
 
     python -m livemarks.train.study kth15-table1 --data DIR --out OUT
 
-OUT gets a folder a run, table.md and curves.png. Runs that are complete are not run again.
+OUT gets a folder a run, table.md and curves.png. Runs that are complete are not run again, and others go on.
 """
 
 from __future__ import annotations
@@ -60,10 +60,12 @@ def run(name: str, data: Path, out: Path, *, device: str = "auto", steps: int = 
     lines = ["| run | validation MSE on [-1, 1] | RMSE, px | error, % of inter-ocular |", "|---|---|---|---|"]
     folders = {}
     for said, changed in variants(base).items():
-        folder = folders[said] = out / said.replace(" ", "_").replace(",", "").replace("(", "").replace(")", "")
+        tried = f"_{steps}_steps" if steps else ""  # a try-out must not pass for the real run
+        folder = out / (said.replace(" ", "_").replace(",", "").replace("(", "").replace(")", "") + tried)
+        folders[said] = folder
         done = folder / "scores.json"
         if not done.is_file():
-            fit.run(changed, data, folder, device=device)
+            fit.run(changed, data, folder, device=device, resume=(folder / fit.LAST).is_file())
         scores = json.loads(done.read_text())
         lines.append(f"| {said} | {scores['val_mse']:.5f} | {scores['val_rmse_px']:.2f} | {scores['val_error']:.2f} |")
     table = "\n".join(lines) + "\n"

@@ -19,7 +19,7 @@ from livemarks import plugins, weights
 from livemarks.models._net import LandmarkNet
 from livemarks.train import augment
 from livemarks.train.samples import DERIVED
-from livemarks.types import LivemarksError, Scheme
+from livemarks.types import Card, LivemarksError, Scheme
 
 # Sets whose labels a model made: trained on, never validated on.
 LOOSE = ("ytfaces", "lfw-pseudo")
@@ -51,15 +51,23 @@ def itself(net: LandmarkNet, scheme: Scheme, size_hw: tuple[int, int], margin: f
     return Teacher(points, scheme, size_hw, margin)
 
 
-@contextmanager
-def trained(name: str, beside: Path, device: torch.device) -> Iterator[Teacher]:
+def find(name: str, beside: Path, scheme: Scheme) -> tuple[Path, Card]:
     """The finished net NAME of an earlier training in the folder `beside`, or else the one that ships.
 
-    Raises LivemarksError if there is neither.
+    Raises LivemarksError if there is neither, or if its points do not tell the scheme's.
     """
     own = beside / name / f"{name}.onnx"
     path = own if own.is_file() else weights.find(name)
+    weights.verify(path)
     card = weights.read_card(path)
+    if card.scheme != scheme.name and (card.scheme, scheme.name) not in DERIVED:
+        raise LivemarksError(f"the teacher {name} tells {card.scheme} points, which do not tell those of {scheme.name}")
+    return path, card
+
+
+@contextmanager
+def trained(path: Path, card: Card, device: torch.device) -> Iterator[Teacher]:
+    """The net of a model file."""
     # ONNX Runtime is the quicker one on a CPU.
     backend, options = ("onnx", {}) if device.type == "cpu" else ("torch", {"device": device.type})
     with closing(plugins.load("backends", backend)(path, card, **options)) as runner:
@@ -72,10 +80,7 @@ def trained(name: str, beside: Path, device: torch.device) -> Iterator[Teacher]:
 
 @torch.no_grad()
 def relabel(teachers: Sequence[Teacher], canvases: Tensor, boxes: Tensor, scheme: Scheme) -> Tensor:
-    """(n, N, 2) canvas px: what the teachers, averaged, say of every face. canvases (n, 3, C, C), boxes (n, 2, 4).
-
-    Raises LivemarksError if a teacher's points do not tell the scheme's.
-    """
+    """(n, N, 2) canvas px: what the teachers, averaged, say of every face. canvases (n, 3, C, C), boxes (n, 2, 4)."""
     device = boxes.device
     total = torch.zeros(len(canvases), len(scheme), 2, device=device)
     for teacher in teachers:
@@ -103,7 +108,5 @@ def _derived(known: Scheme, wanted: Scheme) -> Callable[[Tensor], Tensor]:
     """The function from one scheme's points to another's, (B, N, 2) -> (B, M, 2)."""
     if known.name == wanted.name:
         return lambda xy: xy
-    if (known.name, wanted.name) not in DERIVED:
-        raise LivemarksError(f"a teacher of {known.name} points can't tell those of {wanted.name}")
     derive = DERIVED[known.name, wanted.name]
     return lambda xy: torch.from_numpy(derive(xy.cpu().numpy())).to(xy.device)
