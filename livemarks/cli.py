@@ -10,7 +10,6 @@ import argparse
 import faulthandler
 import logging
 import os
-import re
 import signal
 import sys
 import warnings
@@ -21,6 +20,7 @@ from types import FrameType
 from typing import NoReturn, TextIO
 
 from livemarks import __version__
+from livemarks.commands._terminal import one_line
 
 log = logging.getLogger("livemarks")
 
@@ -176,10 +176,8 @@ def _mute(stream: TextIO) -> None:
 
 
 class _OneLine(logging.Formatter):
-    """A message stays a line, and can't steer the terminal, whatever the names of files in it."""
-
     def formatMessage(self, record: logging.LogRecord) -> str:
-        record.message = re.sub(r"[\0-\x1f\x7f-\x9f]", lambda match: repr(match[0])[1:-1], record.message)
+        record.message = one_line(record.message)
         return super().formatMessage(record)
 
 

@@ -53,6 +53,9 @@ _MAX_GROWTH = 1.6
 _OFF_CENTRE = 0.06
 # Frames closer than this in time (a camera's burst, a file's odd stamps) tell nothing of speed: points tremble.
 _LEAST_S = 1 / 240
+# A film may be slow: what is no longer than this many times the last way from frame to frame is no pause. But a way of
+# more than so many seconds is no pace: who is seen after it may be anybody.
+_PAUSE, _SLOWEST_S = 1.5, 2.0
 # Of two tracks on one face, the intruder is the one that moved and grew less as expected, lately: surprise adds up and
 # fades by this much a frame. A newborn track has everything to prove.
 _SURPRISE_FADES = 0.8
@@ -122,7 +125,8 @@ class Tracker:
     followed, how often the detector looks for more; check_s: how often it looks in any case; rest_s: how often where
     nobody is followed (0: in every frame), which spares the CPU of a camera in an empty room. presence_sure: a track
     that the detector doesn't see in three looks lives on only above this. max_gap_s: a longer pause between frames, or
-    jump back in time, ends all tracks. All times are frame times.
+    jump back in time, ends all tracks, but where frames are few it must be longer than they are apart as well. All
+    times are frame times.
     """
 
     def __init__(
@@ -151,6 +155,7 @@ class Tracker:
         self._ids = itertools.count(1)
         self._faces: list[_Face] = []  # by id
         self._t_s = self._looked_s = -math.inf
+        self._pace_s = math.inf  # the last time from frame to frame; any is believed of a film that has just begun
         self._view: F32 | None = None  # (n,) greys of the last frame
         self._stage_s: dict[str, float] = {}
 
@@ -158,8 +163,10 @@ class Tracker:
         """What is to be seen in the next frame. Frames come in order, as far as their source knows."""
         self._stage_s = {"detect": 0.0, "crop": 0.0, "infer": 0.0, "smooth": 0.0}
         dt_s, self._t_s = frame.t_s - self._t_s, frame.t_s
-        if abs(dt_s) > self._max_gap_s:
+        longest_s = max(self._max_gap_s, _PAUSE * min(self._pace_s, _SLOWEST_S))
+        if not -self._max_gap_s <= dt_s <= longest_s:
             self._faces.clear()
+        self._pace_s = dt_s if dt_s > 0 else self._pace_s
         cut = self._is_cut(frame.image)
         for face in self._faces:
             face.expect(max(dt_s, 0.0))

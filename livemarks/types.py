@@ -258,9 +258,9 @@ class Card:
 
     name: public name, `lite-68`. architecture: the module under models/ that builds the net, and `options` its keyword
     arguments. scheme: the scheme's name. size_hw: input height and width in px. margin: the crop's height over the
-    longer side of the face box. sigma_scale: factor that calibrates the net's sigma, found on held-out data.
-    data, terms, command: what it was trained on, under which licence terms the weights may be used, and the command
-    that trained them. scores: measured figures by name ("helen_test_nme_percent"). notes: choices worth telling.
+    longer side of the face box. data, terms, command: what it was trained on, under which licence terms the weights may
+    be used, and the command that trained them. scores: measured figures by name ("helen_test_nme_percent"). notes:
+    choices worth telling.
     """
 
     name: str
@@ -290,8 +290,8 @@ class SourceInfo:
     name: what to call it in messages. size_wh: pixels, after rotation; None if frames differ (images). fps: nominal
     rate, None if there is none. frames: how many are expected, None if unknown. live: True if frames arrive at their
     own pace and an old one is worthless, so that a full channel forgets its oldest; False if every frame counts and
-    the producer waits. path: the media file, where there is one whose audio a sink may copy.
-    time_base: the tick that frame times are multiples of.
+    the producer waits. path: the file that is read, where there is one: no sink may overwrite it, and one that is not
+    live has audio to copy. time_base: the tick that frame times are multiples of.
     """
 
     name: str

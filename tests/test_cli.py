@@ -208,6 +208,14 @@ def test_a_camera_that_never_gives_a_frame(caplog: pytest.LogCaptureFixture, mon
     let_go.set()
 
 
+def test_a_run_shorter_than_the_clocks_tick(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_track, "time", SimpleNamespace(monotonic=lambda: 7.0))
+    net: Any = SimpleNamespace(card=SimpleNamespace(name="lite-68"), runner=SimpleNamespace(label="onnx"))
+    with caplog.at_level("INFO", logger="livemarks"):
+        assert _track.follow(FakeSource(1), FakeTracker(), [FakeSink], net=net, quiet=True) == 0
+    assert "fake: 1 frame in 0.0 s" in caplog.text
+
+
 def test_the_windows_display_says_what_is_wrong_with_the_camera(monkeypatch: pytest.MonkeyPatch) -> None:
     huds: list[Callable[[U8, Tally], U8]] = []
     said: list[list[str]] = []
@@ -323,6 +331,16 @@ WRONG: dict[str, tuple[object, ...]] = {
     "an output of unknown kind": ("video", "CLIP", "--out", "out.xyz"),
     "landmarks of unknown kind": ("video", "CLIP", "--landmarks", "points.txt"),
     "the input as output": ("video", "copy.mp4", "--out", "copy.mp4"),
+    "the input, played as by a camera, as output": (
+        "webcam",
+        "--camera",
+        "copy.mp4",
+        "--headless",
+        "--record",
+        "copy.mp4",
+    ),
+    "a link to it": ("webcam", "--camera", "copy.mp4", "--headless", "--record", "link.mp4"),
+    "an image as landmarks": ("image", "photo.csv", "--landmarks", "./photo.csv"),
     "nothing to write": ("video", "CLIP"),
     "unknown model": ("video", "CLIP", "--out", "out.mp4", "--model", "nonsense-68"),
     "a model that is none": ("video", "CLIP", "--out", "out.mp4", "--model", "fake.onnx"),
@@ -354,13 +372,15 @@ WRONG: dict[str, tuple[object, ...]] = {
 
 @pytest.mark.parametrize("mistake", WRONG)
 def test_a_mistake_costs_one_line_and_status_2(
-    mistake: str, run: Run, clip: Path, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    mistake: str, run: Run, clip: Path, photos: Path, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "notes.txt").write_text("a shopping list\n" * 50)
     (tmp_path / "fake.onnx").write_text("no model")
     (tmp_path / "void.mp4").write_bytes(b"")
     (tmp_path / "copy.mp4").write_bytes(clip.read_bytes())
+    (tmp_path / "link.mp4").symlink_to("copy.mp4")
+    (tmp_path / "photo.csv").write_bytes((photos / "one.jpg").read_bytes())
     (tmp_path / "empty").mkdir()
     (tmp_path / "folder.jsonl").mkdir()
     before = {path: path.stat().st_size for path in tmp_path.rglob("*")}
@@ -536,6 +556,29 @@ def test_streams_that_are_closed_or_full(closed: str, status: int, says: str, ph
     assert "Exception ignored" not in done.stderr
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="of POSIX shells")
+def test_a_film_that_is_read_from_standard_input_is_not_overwritten(clip: Path, model: str, tmp_path: Path) -> None:
+    film = tmp_path / "film.mp4"
+    film.write_bytes(clip.read_bytes())
+    command = '"$0" -m livemarks video - --out "$1" --model "$2" < "$1"'
+    done = subprocess.run(["/bin/sh", "-c", command, sys.executable, str(film), model], capture_output=True, text=True)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "it is the input" in done.stderr
+    assert film.read_bytes() == clip.read_bytes()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere file systems know no such names")
+def test_a_name_is_part_of_a_line_whatever_it_holds(photos: Path, model: str, tmp_path: Path) -> None:
+    for name in (b"1\nb: 7 faces.jpg", b"2\xff.jpg", "3é.jpg".encode(), b"4\x1b[31m.jpg"):
+        (tmp_path / os.fsdecode(name)).write_bytes((photos / "one.jpg").read_bytes())
+    command = [sys.executable, "-m", "livemarks", "image", ".", "--model", model]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    names = [line.rpartition(": ")[0] for line in done.stdout.splitlines()]
+    assert names == [r"1\nb: 7 faces.jpg", r"2\udcff.jpg", r"3\xe9.jpg", r"4\x1b[31m.jpg"]
+
+
 def test_a_reader_that_has_read_enough_is_no_fault(photos: Path, model: str) -> None:
     command = [sys.executable, "-m", "livemarks", "image", str(photos), "--model", model, "--quiet"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
@@ -655,12 +698,16 @@ def test_completion_names_what_it_needs(run: Run, monkeypatch: pytest.MonkeyPatc
     assert "pip install shtab" in err[0]
 
 
-def test_training_without_torch_names_the_extra(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("missing", ["torch", "onnxscript", "matplotlib"])
+def test_training_names_the_extra_before_it_begins(
+    missing: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in [name for name in sys.modules if name.startswith("livemarks.train")]:
         monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.setitem(sys.modules, missing, None)
     status, _, err = run("train", "lite-68", "--data", tmp_path)
     assert (status, len(err)) == (2, 1)
+    assert f"training needs {missing}" in err[0]
     assert "livemarks[train]" in err[0]
 
 

@@ -288,7 +288,8 @@ def test_a_teacher_is_the_net_trained_beside_or_else_the_one_that_ships(pack: Pa
     path = tmp_path / "lite-68" / "lite-68.onnx"
     (tmp_path / "lite-68" / "tiny.onnx").rename(path)
     crops = torch.rand(3, 32, 32, 3) * 255
-    own = teach.itself(_torch_net.open_net(path, weights.read_card(path)), scheme, (32, 32), 1.2)
+    net: Any = _torch_net.open_net(path, weights.read_card(path))
+    own = teach.itself(net, scheme, (32, 32), 1.2)
     with teach.trained(*teach.find("lite-68", tmp_path, scheme), cpu) as beside:
         assert (beside.scheme.name, beside.size_hw) == ("kaggle15", (32, 32))
         torch.testing.assert_close(beside.points(crops), own.points(crops.round()), atol=1e-3, rtol=0)

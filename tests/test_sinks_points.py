@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -196,6 +197,24 @@ def test_names_that_windows_does_not_allow_are_refused_there(
     assert list(tmp_path.iterdir()) == []
     for fine in ("console.csv", ".a b", "com.csv", "été 顔.csv"):
         write("csv", tmp_path / fine, RESULTS)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_file_that_is_standard_input_is_never_overwritten(kind: str, tmp_path: Path) -> None:
+    path, link = tmp_path / f"in.{kind}", tmp_path / f"link.{kind}"
+    path.write_text("precious")
+    link.symlink_to(path)
+    own = os.dup(0)
+    try:
+        with path.open() as stdin:
+            os.dup2(stdin.fileno(), 0)
+        for target in (path, link):
+            with pytest.raises(LivemarksError, match="it is the input"):
+                write(kind, target, [result(0, 0.0)])
+    finally:
+        os.dup2(own, 0)
+        os.close(own)
+    assert path.read_text() == "precious"
 
 
 @pytest.mark.parametrize("kind", KINDS)

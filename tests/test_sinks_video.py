@@ -13,6 +13,7 @@ import media
 import numpy as np
 import pytest
 
+from livemarks.sinks import video
 from livemarks.sinks.video import Sink
 from livemarks.sources.video import Source
 from livemarks.types import LivemarksError, SourceInfo, Tally
@@ -113,6 +114,48 @@ def test_odd_sizes_gain_a_pixel(tmp_path: Path) -> None:
     assert written.shape == (64, 98, 3)
     assert media.number(written) == 9
     assert written[63, 40] == pytest.approx(written[62, 40], abs=6)
+
+
+@pytest.mark.parametrize("size_wh", [(8, 3), (1, 3), (64, 16384)])
+def test_extreme_sizes(tmp_path: Path, size_wh: tuple[int, int]) -> None:
+    picture = media.numbered(0, size_wh)
+    sink = Sink(str(tmp_path / "out.mp4"), INFO)
+    sink.write(media.result(picture, 0, 0.0), picture, Tally())
+    sink.close()
+    (written,) = media.look(tmp_path / "out.mp4").images
+    assert written.shape == (size_wh[1] + size_wh[1] % 2, size_wh[0] + size_wh[0] % 2, 3)
+
+
+@pytest.mark.parametrize("size_wh", [(1, 1), (3000, 2), (17000, 64), (64, 16385)])
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_sizes_that_the_encoder_does_not_take_are_refused(
+    tmp_path: Path, size_wh: tuple[int, int], suffix: str
+) -> None:
+    path = tmp_path / f"out{suffix}"
+    path.write_text("precious")
+    picture = np.zeros((size_wh[1], size_wh[0], 3), np.uint8)
+    sink = Sink(str(path), INFO)
+    with pytest.raises(LivemarksError, match=f"no frames of {size_wh[0]}x{size_wh[1]} pixels"):
+        sink.write(media.result(picture, 0, 0.0), picture, Tally())
+    sink.close()
+    assert list(tmp_path.iterdir()) == [path]
+    assert path.read_text() == "precious"
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_an_encoder_that_takes_no_frame_leaves_what_was_there(
+    tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(video, "_LEAST_HEIGHT_PX", 1)
+    path = tmp_path / f"out{suffix}"
+    path.write_text("precious")
+    picture = np.zeros((2, 3000, 3), np.uint8)
+    sink = Sink(str(path), INFO)
+    with pytest.raises(LivemarksError, match="can't be written on: Invalid argument"):
+        sink.write(media.result(picture, 0, 0.0), picture, Tally())
+    sink.close()
+    assert list(tmp_path.iterdir()) == [path]
+    assert path.read_text() == "precious"
 
 
 def test_colours_and_detail_survive(tmp_path: Path, astronaut: np.ndarray[Any, Any]) -> None:
@@ -259,8 +302,9 @@ from livemarks.types import Frame, LivemarksError, Result, SourceInfo, Tally
 how, path = sys.argv[1:]
 sink = Sink(path, SourceInfo("test", (96, 64), Fraction(25), None, False, time_base=Fraction(1, 25)))
 random = np.random.default_rng(0)
-if how == "full":
-    resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
+if how.startswith("full"):
+    room = 300 if how == "full at once" else 300_000
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
 try:
     for i in range(300):
         if how == "killed" and i == 200:
@@ -282,6 +326,19 @@ def test_a_full_disk_is_told_and_leaves_what_plays(tmp_path: Path, suffix: str) 
     assert run.stderr == ""
     assert list(tmp_path.iterdir()) == [path]
     assert 25 < sum(1 for _ in Source(str(path))) < 200
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a limit on the size of files")
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_a_disk_that_is_full_at_once_is_told_and_leaves_what_was_there(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"out{suffix}"
+    path.write_text("precious")
+    command = [sys.executable, "-c", RUN, "full at once", str(path)]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert f"{path} can't be written on: File too large" in run.stdout
+    assert run.stderr == ""
+    assert list(tmp_path.iterdir()) == [path]
+    assert path.read_text() == "precious"
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])

@@ -254,6 +254,15 @@ def test_an_address_that_does_not_answer(address: str, api: str, capfd: pytest.C
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere file systems know no such names")
+def test_a_name_that_is_no_text(tmp_path: Path) -> None:
+    """OpenCV crashes on it."""
+    path = tmp_path / os.fsdecode(b"caf\xe9.mp4")
+    path.touch()
+    with pytest.raises(LivemarksError, match=r"caf\\udce9.mp4' can't be opened: its name is no valid UTF-8"):
+        Source(str(path))
+
+
 @pytest.mark.parametrize("device", ["nothing.mp4", "-1", "", "x" * 5000, "9" * 20, "a\0b"])
 def test_names_of_nothing(device: str) -> None:
     with pytest.raises(LivemarksError, match="no camera, file or address"):
@@ -339,6 +348,7 @@ def test_a_file_plays_at_its_own_uneven_pace_and_ends(tmp_path: Path) -> None:
     assert [frame.index for frame in frames] == list(range(9))
     assert [int(frame.image[20, 20, 1]) for frame in frames] == pytest.approx([20 * i for i in range(9)], abs=4)
     assert (source.info.live, source.info.frames, source.info.name) == (True, 9, str(clip))
+    assert source.info.path == str(clip)
     assert source.reopened == 0
 
 
@@ -393,6 +403,32 @@ def test_a_file_is_shown_the_right_way_up(tmp_path: Path) -> None:
     assert source.info.size_wh == (48, 64)
     assert take(source, 1)[0].size_wh == (48, 64)
     source.close()
+
+
+@pytest.mark.parametrize(("how", "size_wh"), [("0", (128, 64)), ("90", (64, 128))])
+def test_pixels_become_square(tmp_path: Path, how: str, size_wh: tuple[int, int]) -> None:
+    """As the video source shows them."""
+    import media
+
+    from livemarks.sources import video
+
+    clip = media.make_clip(tmp_path / "a.mp4", 3, settings={"sample_aspect_ratio": Fraction(4, 3)})
+    film, source = video.Source(str(media.turn(clip, how))), Source(str(clip))
+    (want,), (frame,) = islice(film, 1), take(source, 1)
+    film.close()
+    source.close()
+    assert source.info.size_wh == frame.size_wh == want.size_wh == size_wh
+    assert np.abs(frame.image.astype(int) - want.image).mean() < 4
+    assert source.notices == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a drive is no host")
+def test_the_file_behind_an_address_is_known(tmp_path: Path) -> None:
+    clip = write_clip(tmp_path / "clip.mp4", [0, 40, 80])
+    source = Source(f"file://{clip}")
+    source.close()
+    assert source.info.path is not None
+    assert Path(source.info.path).samefile(clip)
 
 
 class FakeFile(FakeCamera):

@@ -13,6 +13,7 @@ import media
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
 from livemarks.sources.images import Source
 from livemarks.types import U8, LivemarksError
@@ -28,11 +29,13 @@ def read(*paths: Path | str) -> tuple[list[U8], Source]:
 
 
 def test_a_folder_in_the_order_people_count_in(tmp_path: Path) -> None:
+    (tmp_path / "folder.png").mkdir()
     for name in ("a10.png", "a9.jpg", "A1.bmp", "b.tiff", ".hidden.png", "notes.txt"):
         media.write_image(tmp_path / name, media.numbered(1)) if name != "notes.txt" else (tmp_path / name).touch()
     images, source = read(tmp_path)
     assert [Path(name).name for name in source.names] == ["A1.bmp", "a9.jpg", "a10.png", "b.tiff"]
     assert source.info.frames == 4
+    assert source.notices == []
     assert source.info.size_wh is None
     assert not source.info.live
     assert {media.number(image) for image in images} == {1}
@@ -62,23 +65,37 @@ def test_pixels(tmp_path: Path, suffix: str, astronaut: U8) -> None:
     assert error < 3 if suffix in (".jpg", ".webp") else error == 0
 
 
+# As Exif 2.32 numbers them: what to do to the stored pixels.
+SHOWN: dict[int, Callable[[U8], U8]] = {
+    1: lambda x: x,
+    2: lambda x: x[:, ::-1],
+    3: lambda x: x[::-1, ::-1],
+    4: lambda x: x[::-1],
+    5: lambda x: x.swapaxes(0, 1),
+    6: lambda x: np.rot90(x, -1),
+    7: lambda x: x.swapaxes(0, 1)[::-1, ::-1],
+    8: lambda x: np.rot90(x),
+}
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_orientation_is_honoured(tmp_path: Path, orientation: int, astronaut: U8) -> None:
-    """As Exif 2.32 numbers them: what to do to the stored pixels."""
     stored = np.ascontiguousarray(astronaut[:256])
-    shown = {
-        1: lambda x: x,
-        2: lambda x: x[:, ::-1],
-        3: lambda x: x[::-1, ::-1],
-        4: lambda x: x[::-1],
-        5: lambda x: x.swapaxes(0, 1),
-        6: lambda x: np.rot90(x, -1),
-        7: lambda x: x.swapaxes(0, 1)[::-1, ::-1],
-        8: lambda x: np.rot90(x),
-    }[orientation](stored)
+    shown = SHOWN[orientation](stored)
     (image,), _ = read(media.with_exif(media.write_image(tmp_path / "a.jpg", stored), orientation))
     assert image.shape == shown.shape
     assert np.abs(image.astype(int) - shown).mean() < 3
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_jpeg_in_a_tiff_is_read_and_turned_once(tmp_path: Path, orientation: int, astronaut: U8) -> None:
+    stored = np.ascontiguousarray(astronaut[:256])
+    photo = Image.fromarray(np.ascontiguousarray(stored[:, :, ::-1]))
+    photo.save(tmp_path / "a.tif", compression="jpeg", quality=95, tiffinfo={0x0112: orientation})
+    (image,), _ = read(tmp_path / "a.tif")
+    want = SHOWN[orientation](stored)
+    assert image.shape == want.shape
+    assert np.abs(image.astype(int) - want).mean() < 3
 
 
 @pytest.mark.parametrize("kind", ["grey", "grey, 16 bits", "alpha", "16 bits"])
@@ -109,6 +126,12 @@ def bomb(path: Path, width: int, height: int) -> Path:
     return path
 
 
+def jpeg_in_tiff(path: Path) -> Path:
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    Image.fromarray(noise).save(path, compression="jpeg")
+    return path
+
+
 BAD: dict[str, Callable[[Path], object]] = {
     "text.jpg": lambda path: path.write_text("no image at all"),
     "empty.png": lambda path: path.touch(),
@@ -118,7 +141,11 @@ BAD: dict[str, Callable[[Path], object]] = {
     "flipped.jpg": lambda path: path.write_bytes(b"\xff\xd8\xff\xe0" + bytes(range(256)) * 8),
     "huge.png": lambda path: bomb(path, 30_000, 30_000),
     "video.bmp": lambda path: media.make_clip(path, 5, format="mp4"),
-    "folder.png": lambda path: path.mkdir(),
+    "link.png": lambda path: path.symlink_to("nowhere.png"),
+    "cut.tif": lambda path: media.cut(jpeg_in_tiff(path), 0.5),
+    "zeroed.tif": lambda path: path.write_bytes(
+        (data := jpeg_in_tiff(path).read_bytes())[:8] + bytes(300) + data[308:]
+    ),
 }
 
 

@@ -506,6 +506,21 @@ def test_after_a_jump_of_time_everybody_is_new(jump_s: float) -> None:
     assert {tuple(ids(result)) for result in results[FPS:]} == {(2,)}
 
 
+@pytest.mark.parametrize("fps", [0.5, 1.0, 1.2])
+def test_in_a_slow_film_a_face_keeps_its_id(fps: float) -> None:
+    world = World(Person(lambda t_s: (320 + 20 * math.sin(t_s), 240, 100)))
+    results = play(world, tracker_of(world), seconds(20 / fps, fps=fps))
+    assert {tuple(ids(result)) for result in results} == {(1,)}
+
+
+@pytest.mark.parametrize("jump_s", [2.0, 3600.0, -1.0, -3600.0])
+def test_after_a_jump_of_time_in_a_slow_film_everybody_is_new(jump_s: float) -> None:
+    world = World(standing())
+    results = play(world, tracker_of(world), [*seconds(9, 4000, fps=1), *seconds(9, 4008 + jump_s, fps=1)])
+    assert {tuple(ids(result)) for result in results[:9]} == {(1,)}
+    assert {tuple(ids(result)) for result in results[9:]} == {(2,)}
+
+
 def test_ids_are_counted_in_each_tracker() -> None:
     for _ in range(2):
         world = World(standing())

@@ -162,7 +162,7 @@ def _tell(info: SourceInfo, net: Net, tally: Tally, elapsed_s: float, wrote: Seq
     dropped = f", {tally.dropped} of {tally.captured} dropped" if info.live else ""
     log.info(
         "%s: %s in %.1f s (%.1f a second)%s; a face in %d (%.1f %%); %s on %s",
-        *(info.name, counted(tally.processed, noun), elapsed_s, tally.processed / elapsed_s, dropped),
+        *(info.name, counted(tally.processed, noun), elapsed_s, tally.processed / max(elapsed_s, 1e-3), dropped),
         *(tally.faces, 100 * tally.faces / tally.processed, net.card.name, net.runner.label),
     )
     columns = [(stage, f"{1e3 * s:.2f}") for stage, s in tally.stage_s.items() if s > 0 and stage != _Deadline.stage]

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from livemarks.commands import _numbers, _track
+from livemarks.commands import _numbers, _terminal, _track
 
 if TYPE_CHECKING:
     from livemarks.landmarker import Landmarker
@@ -29,8 +29,12 @@ def run(args: argparse.Namespace) -> int:
     from livemarks.landmarker import Landmarker
     from livemarks.types import LivemarksError
 
-    if args.out and os.path.realpath(args.out) in _folders(args.input):
+    inputs = _named(args.input)
+    folders = {os.path.realpath(path if os.path.isdir(path) else os.path.dirname(path)) for path in inputs}
+    if args.out and os.path.realpath(args.out) in folders:
         raise LivemarksError(f"{args.out} holds the originals, which would be overwritten; choose another --out")
+    if args.landmarks not in (None, "-") and os.path.realpath(args.landmarks) in map(os.path.realpath, inputs):
+        raise LivemarksError(f"can't write {args.landmarks}: it is an input; give the output another name")
     with ExitStack() as stack:
         source = plugins.load("sources", "images")(args.input)
         stack.callback(source.close)
@@ -51,13 +55,10 @@ def run(args: argparse.Namespace) -> int:
         return _track.follow(source, tracker, sinks, net=net, wrote=wrote, quiet=args.quiet, noun="image")
 
 
-def _folders(inputs: Sequence[str]) -> set[str]:
-    """The real paths of the folders that hold what these inputs name."""
-    folders = set()
-    for path in inputs:
-        for match in [path] if os.path.exists(path) else glob.glob(path, recursive=True):
-            folders.add(os.path.realpath(match if os.path.isdir(match) else os.path.dirname(match)))
-    return folders
+def _named(inputs: Sequence[str]) -> list[str]:
+    """The files and folders that these inputs name."""
+    matches = ([path] if os.path.exists(path) else glob.glob(path, recursive=True) for path in inputs)
+    return [match for some in matches for match in some]
 
 
 class _Alone:
@@ -84,6 +85,6 @@ class _Count:
     def write(self, result: Result, image: U8 | None, tally: Tally) -> None:
         del image, tally
         n = len(result.faces)
-        print(f"{self._names[result.frame.index]}: {_numbers.counted(n, 'face') if n else 'no faces'}")
+        _terminal.say(f"{self._names[result.frame.index]}: {_numbers.counted(n, 'face') if n else 'no faces'}")
 
     def close(self) -> None: ...

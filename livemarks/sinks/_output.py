@@ -20,7 +20,7 @@ class Draft:
     """A file under construction, beside its target and empty at first; `keep` renames it onto the target.
 
     Made with the rights that the user's umask leaves. Raises LivemarksError, before any work, if the target can't be
-    written, or is the file `source` that is being read.
+    written, or is a file that is being read: `source`, or standard input.
     """
 
     def __init__(self, target: str, source: str | None) -> None:
@@ -35,7 +35,8 @@ class Draft:
             raise LivemarksError(f"can't write {target}: there is no folder {folder}; make it first")
         if os.path.exists(self.target) and not os.path.isfile(self.target):
             raise LivemarksError(f"can't write {target}: it is a device or a pipe, not a file")
-        if source and os.path.exists(source) and os.path.exists(self.target) and os.path.samefile(self.target, source):
+        reads = [read for read in (source, 0) if read is not None and os.path.exists(read)]  # 0: standard input
+        if os.path.exists(self.target) and any(os.path.samefile(self.target, read) for read in reads):
             raise LivemarksError(f"can't write {target}: it is the input; give the output another name")
         stem, suffix = os.path.splitext(name)
         # A killed run leaves it behind, so its name says whose it is; cut short, as names have at most 255 bytes.

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import cv2
 
+from livemarks.sinks._output import Draft
 from livemarks.types import U8, LivemarksError, Result, Tally
 
-# An image keeps its format if it is one of these, with these settings; any other gets .png behind its name.
+# An image keeps its format if it is one of these, with these settings, and takes its size: JPEG ends at 65 500 px a
+# side, WebP at 16 383. Any other gets .png behind its name.
 _FORMATS = {
     ".png": [cv2.IMWRITE_PNG_COMPRESSION, 1],  # OpenCV's own choice, and the quickest
     ".jpg": [cv2.IMWRITE_JPEG_QUALITY, 95],
@@ -42,27 +44,32 @@ class Sink:
             raise LivemarksError(f"can't write in {folder}: permission denied; choose another folder")
 
     def write(self, result: Result, image: U8 | None, tally: Tally) -> None:  # noqa: ARG002 - pixels only
-        """LivemarksError if the disk is full, or if the target is the original."""
+        """LivemarksError if the disk is full, if the target is the original, or if no format holds such a picture."""
         original = Path(self._names[result.frame.index])
-        target = self._folder / self._name(original)
+        picture = result.frame.image if image is None else image
+        name, data = original.name, _encoded(picture, original.suffix)
+        if data is None:
+            name, data = f"{name}.png", _encoded(picture, ".png")
+        if data is None:
+            raise LivemarksError(f"can't write {self._folder / name}: no format holds {_size(picture)} pixels")
+        target = self._folder / self._free(name)
         if target.exists() and original.exists() and target.samefile(original):
             raise LivemarksError(f"{target} is an original and would be overwritten; choose another output folder")
-        picture = result.frame.image if image is None else image
-        suffix = target.suffix.lower()
-        data = cv2.imencode(suffix, picture, _FORMATS[suffix])[1].tobytes()
+        draft = Draft(str(target), None)
         try:
-            target.write_bytes(data)  # cv2.imwrite hides errors, and fails on some names
+            Path(draft.path).write_bytes(data)  # cv2.imwrite hides errors, and fails on some names
         except OSError as error:
+            draft.drop()
             raise LivemarksError(f"can't write {target}: {error.strerror}; what came before is kept") from error
+        draft.keep()
 
     def close(self) -> None:
         if self._made and not self._written:
             with suppress(OSError):  # somebody else may have used the folder meanwhile
                 self._folder.rmdir()
 
-    def _name(self, original: Path) -> str:
-        """The original's name, made one that OpenCV can write, and that no other image of this run has."""
-        name = original.name if original.suffix.lower() in _FORMATS else f"{original.name}.png"
+    def _free(self, name: str) -> str:
+        """This name, made one that no other image of this run has."""
         stem, suffix = os.path.splitext(name)
         number = 1
         while name.casefold() in self._written:  # as Windows and macOS compare names
@@ -70,3 +77,19 @@ class Sink:
             name = f"{stem}-{number}{suffix}"
         self._written.add(name.casefold())
         return name
+
+
+def _encoded(picture: U8, suffix: str) -> bytes | None:
+    """The picture as a file's content; None if the format is none of ours, or holds no picture of this size."""
+    settings = _FORMATS.get(suffix.lower())
+    if settings is None:
+        return None
+    try:
+        ok, data = cv2.imencode(suffix, picture, settings)
+    except cv2.error:
+        return None
+    return data.tobytes() if ok else None
+
+
+def _size(picture: U8) -> str:
+    return f"{picture.shape[1]}x{picture.shape[0]}"

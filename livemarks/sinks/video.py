@@ -40,6 +40,9 @@ _MP4 = {"movflags": "hybrid_fragmented", "frag_duration": "1000000", "use_editli
 # The tick of a recording whose source has none of its own: MPEG's, which 24, 25, 30, 50 and 60 Hz are multiples of.
 _TICK_S = Fraction(1, 90_000)
 
+# What x264 takes, found by trying: it refuses frames of 2 rows, which 1 and 2 become, and of more than 16384 a side.
+_LEAST_HEIGHT_PX, _MOST_SIDE_PX = 3, 16384
+
 # For sources that don't know their rate. The encoder plans with it, and the last frame lasts as long.
 _FPS = Fraction(30)
 
@@ -109,7 +112,7 @@ class Sink:
             self._film.finish()
         except FFmpegError as error:
             failure = error
-        kept = failure is None or _plays(self._draft.path)
+        kept = (failure is None and not self._broken) or _plays(self._draft.path)
         if kept:
             self._draft.keep()
         else:
@@ -120,6 +123,11 @@ class Sink:
 
     def _begin(self, picture: U8) -> _Film:
         size_wh = picture.shape[1], picture.shape[0]
+        if size_wh[1] < _LEAST_HEIGHT_PX or max(size_wh) > _MOST_SIDE_PX:
+            raise LivemarksError(
+                f"can't write {self._path}: H.264 holds no frames of {size_wh[0]}x{size_wh[1]} pixels, only those at "
+                f"least {_LEAST_HEIGHT_PX} high and at most {_MOST_SIDE_PX} a side; --landmarks does without"
+            )
         film = partial(_Film, self._draft.path, self._format, size_wh, self._info.time_base or _TICK_S, self._info.fps)
         if self._info.path is not None and not self._info.live:
             try:
@@ -147,6 +155,7 @@ class _Film:
         self._tick_s = tick_s
         self._frame_s = float(1 / (fps or _FPS))
         self._tick, self._t_s = -sys.maxsize, 0.0  # of the newest frame
+        self._taken = False  # whether x264 has taken a frame
         self._held: Packet[Any] | None = None  # a frame's duration is known when the next one comes
         self._original = original
         options = {}
@@ -191,11 +200,14 @@ class _Film:
         frame = VideoFrame.from_numpy_buffer(yuv, format="yuv420p")
         frame.pts, frame.time_base = self._tick, self._tick_s
         self._encode(frame)
+        self._taken = True
         if self._original is not None:
             self._copy(self._original.sound_until(t_s))
 
     def finish(self) -> None:
         """Writes what is still held back, and closes the file, come what may."""
+        if not self._taken:  # FFmpeg crashes where it closes an mp4 in fragments that has none; this costs a handle
+            return
         try:
             duration_s = self._frame_s
             if self._original is not None:
@@ -243,6 +255,7 @@ def _plays(path: str) -> bool:
     """True if a frame can be decoded."""
     try:
         with av.open(f"file:{path}") as container:
-            return any(True for _ in container.decode(video=0))
+            pictures = container.streams.best("video")
+            return pictures is not None and any(True for _ in container.decode(pictures))
     except FFmpegError:
         return False

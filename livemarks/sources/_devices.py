@@ -48,10 +48,15 @@ class Device(Protocol):
 Opener = Callable[[int | str, int], Device]  # called with the device and one of APIS' values
 
 
-def open_device(device: int | str, api: int) -> Device:
-    """OpenCV's own device. What OpenCV and FFmpeg would print about one that doesn't open is for us to say."""
+def hush() -> None:
+    """What OpenCV would print about what it can't open or read is for us to say."""
     if "OPENCV_LOG_LEVEL" not in os.environ:
         cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+
+
+def open_device(device: int | str, api: int) -> Device:
+    """OpenCV's own device; neither it nor FFmpeg prints anything."""
+    hush()
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # AV_LOG_QUIET; read when FFmpeg is first used
     params: list[int] = []
     if api == cv2.CAP_FFMPEG and is_address(device):
@@ -63,6 +68,10 @@ def open_device(device: int | str, api: int) -> Device:
 def target(device: int | str, api: str) -> int | str:
     """What to hand to OpenCV: a camera's number, or a path or address that may exist."""
     text = str(device)
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # OpenCV would take the process down
+        raise LivemarksError(f"{text!r} can't be opened: its name is no valid UTF-8; give it another one") from None
     if text.isdecimal() and len(text) < 5:  # /dev/video255 is the last one on Linux
         return int(text)
     if is_address(text) or text.startswith("/dev/") or api == "gstreamer" or os.path.exists(text):
@@ -78,6 +87,12 @@ def apis(target: int | str, api: str) -> tuple[int, ...]:
 
 def is_address(target: int | str) -> bool:
     return isinstance(target, str) and "://" in target
+
+
+def file(target: int | str) -> str | None:
+    """The file on this machine that is played, if it is one."""
+    path = str(target).removeprefix("file:")  # which FFmpeg takes off an address, and no more
+    return path if isinstance(target, str) and os.path.isfile(path) else None
 
 
 def is_media(target: int | str) -> bool:

@@ -9,6 +9,7 @@ import numpy as np
 from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation, VideoReformatter
 
+from livemarks.sources._square import square_wh
 from livemarks.types import U8
 
 # How stored pixels (x, y) are to be shown, but for a shift: at (a x + c y, b x + d y). The rows of a display matrix.
@@ -30,7 +31,7 @@ class Canvas:
         pixel_aspect: Fraction | None = None,
         scaling: int = Interpolation.BILINEAR,
     ) -> None:
-        self._stored_wh = _square(first.width, first.height, pixel_aspect or Fraction(1))
+        self._stored_wh = square_wh(first.width, first.height, pixel_aspect or Fraction(1))
         self._scaling = scaling
         self._reformatter = VideoReformatter()  # keeps its tables from picture to picture
         a, b, c, d = turn
@@ -48,12 +49,3 @@ class Canvas:
             axes = -1 if self._flip_x and self._flip_y else int(self._flip_x)
             image = np.asarray(cv2.flip(image, axes), np.uint8)
         return image
-
-
-def _square(width: int, height: int, pixel_aspect: Fraction) -> tuple[int, int]:
-    """The size at which a picture's pixels are square."""
-    if not Fraction(1, 4) < pixel_aspect < 4:  # 64:33 is the widest in any standard; beyond is a damaged header
-        return width, height
-    if pixel_aspect > 1:
-        return round(width * pixel_aspect), height
-    return width, round(height / pixel_aspect)

@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 
 from livemarks.sources import _devices
+from livemarks.sources._square import square_wh
 from livemarks.types import U8, Frame, LivemarksError, SourceInfo
 
 # With one buffer a V4L2 driver has nowhere to put the next picture while we read this one, and half the rate is lost.
@@ -106,8 +107,9 @@ class Source:
         frames = int(count) if _devices.is_media(self._target) and 0 < count < 1e9 else None
         self._ends = frames is not None or os.path.isfile(str(self._target))
         nominal = Fraction(rate).limit_denominator(1001) if 1 <= rate <= 1000 else None
-        got_wh = first.shape[1], first.shape[0]
-        self.info = SourceInfo(name, got_wh, nominal, frames, live=True)
+        self._stored_wh = first.shape[1], first.shape[0]
+        got_wh = square_wh(*self._stored_wh, self._pixel_aspect())
+        self.info = SourceInfo(name, got_wh, nominal, frames, live=True, path=_devices.file(self._target))
         if self._asked_wh is not None and self._asked_wh != got_wh:
             self.notices.append(f"{name} was asked for {_size(self._asked_wh)} and gives {_size(got_wh)}")
 
@@ -188,10 +190,13 @@ class Source:
 
     def _frame(self, image: U8, index: int, t_s: float) -> Frame:
         self._made = [*self._made[:1], (index, t_s)]
-        size_wh = self.info.size_wh
-        if size_wh is not None and size_wh != (image.shape[1], image.shape[0]):
-            self._note(f"{self.info.name} changed its size; its pictures were scaled to {_size(size_wh)} again")
-            image = np.asarray(cv2.resize(image, size_wh, interpolation=cv2.INTER_AREA), np.uint8)
+        size_wh, stored_wh = self.info.size_wh, (image.shape[1], image.shape[0])
+        if size_wh is not None and size_wh != stored_wh:
+            way = cv2.INTER_LINEAR  # to stretch pixels that aren't square
+            if stored_wh != self._stored_wh:
+                self._note(f"{self.info.name} changed its size; its pictures were scaled to {_size(size_wh)} again")
+                way = cv2.INTER_AREA
+            image = np.asarray(cv2.resize(image, size_wh, interpolation=way), np.uint8)
         return Frame(image, index, t_s)
 
     def _reopen(self, trouble: str) -> None:
@@ -283,6 +288,14 @@ class Source:
     def _get(self, prop: int) -> float:
         with self._in_use:
             return self._device.get(prop) if self._device is not None else 0.0
+
+    def _pixel_aspect(self) -> Fraction:
+        """Of the pictures as the device gives them, which is upright. Cameras don't know, so theirs is 1."""
+        width, height = self._get(cv2.CAP_PROP_SAR_NUM), self._get(cv2.CAP_PROP_SAR_DEN)
+        if not (_devices.is_media(self._target) and width >= 1 and height >= 1):
+            return Fraction(1)
+        aspect = Fraction(round(width), round(height))
+        return 1 / aspect if self._get(cv2.CAP_PROP_ORIENTATION_META) % 180 == 90 else aspect
 
     def _release(self) -> None:
         """The caller holds `_in_use`."""

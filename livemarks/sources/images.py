@@ -8,12 +8,16 @@ import itertools
 import os
 import re
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import av
+import cv2
+import numpy as np
 from av.error import FFmpegError
 
+from livemarks.sources import _devices
 from livemarks.sources._pictures import Canvas, Turn
 from livemarks.types import U8, Frame, LivemarksError, SourceInfo
 
@@ -26,6 +30,16 @@ _SCALING = 0x4 | 0x2000 | 0x40000
 
 # How the pictures of phones begin. They are kept in tiles, which FFmpeg doesn't join, and turned in their own way.
 _PHONE = (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftypavif")
+
+# Beyond this FFmpeg refuses to take memory for a picture.
+_MOST_PX = 1 << 28
+_WHY = "it is none, is damaged, or has more than 268 million pixels"
+
+# How TIFF files begin, some of their tags, and compressions that hold JPEG, old and new (TIFF 6.0; DNG 1.7).
+_TIFF = (b"II*\0", b"MM\0*")
+_WIDTH, _HEIGHT, _COMPRESSION, _ORIENTATION, _DNG = 0x0100, 0x0101, 0x0103, 0x0112, 0xC612
+_JPEG_IN_TIFF = (6, 7)
+_LONG = 4  # the kind of a tag's value that has four bytes; others are short
 
 # By Exif's orientation (Exif 2.32, 4.6.4): how to show what is stored.
 _TURNS: dict[int, Turn] = {
@@ -81,7 +95,8 @@ class Source:
 def _files(path: str) -> list[Path]:
     """The image files that one path stands for. LivemarksError if there are none."""
     if os.path.isdir(path):
-        found = [file for file in Path(path).iterdir() if file.suffix.lower() in SUFFIXES and file.name[0] != "."]
+        named = (file for file in Path(path).iterdir() if file.suffix.lower() in SUFFIXES and file.name[0] != ".")
+        found = [file for file in named if not file.is_dir()]  # a link that leads nowhere is an image that is missing
         if not found:
             raise LivemarksError(f"there is no image in {path}; their names end in {', '.join(SUFFIXES)}")
     elif os.path.exists(path):  # first of all: a name may have brackets in it
@@ -104,6 +119,9 @@ def _read(file: Path) -> U8:
     """(H, W, 3) BGR. LivemarksError if the file isn't an image."""
     try:
         data = file.read_bytes()
+        tags = _tags(data)
+        if data[:4] in _TIFF and tags.get(_COMPRESSION) in _JPEG_IN_TIFF and _DNG not in tags:
+            return _read_jpeg_in_tiff(file, data, tags)
         with av.open(io.BytesIO(data), "r") as container:
             format = container.format.name
             if data[4:12] in _PHONE:
@@ -111,31 +129,43 @@ def _read(file: Path) -> U8:
             if not (format.endswith("_pipe") or format in ("image2", "gif")):
                 raise LivemarksError(f"{file} is no image; `livemarks video` reads videos")
             picture = next(container.decode(video=0))
-            return Canvas(picture, _TURNS[_orientation(data)], scaling=_SCALING)(picture)
+            return Canvas(picture, _TURNS.get(tags.get(_ORIENTATION, 1), _TURNS[1]), scaling=_SCALING)(picture)
     except OSError as error:
         raise LivemarksError(f"{file} can't be read: {error.strerror}") from error
     except (FFmpegError, StopIteration) as error:
-        why = "it is none, is damaged, or has more than 268 million pixels"  # which FFmpeg refuses to take memory for
-        raise LivemarksError(f"{file} can't be read as an image: {why}") from error
+        raise LivemarksError(f"{file} can't be read as an image: {_WHY}") from error
 
 
-def _orientation(data: bytes) -> int:
-    """How the camera was held, 1 to 8 as Exif numbers it, for a JPEG, PNG, WebP or TIFF file; 1 if it doesn't say.
+def _read_jpeg_in_tiff(file: Path, data: bytes, tags: Mapping[int, int]) -> U8:
+    """By OpenCV, which turns it as the tags say; FFmpeg makes a black picture of it, without a word."""
+    _devices.hush()
+    image = None
+    if tags.get(_WIDTH, 0) * tags.get(_HEIGHT, 0) <= _MOST_PX:
+        with suppress(cv2.error):
+            image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    if image is None:
+        raise LivemarksError(f"{file} can't be read as an image: {_WHY}")
+    return np.asarray(image, np.uint8)
+
+
+def _tags(data: bytes) -> dict[int, int]:
+    """The first list of tags of a TIFF file, or of the Exif header of a JPEG, PNG or WebP file; empty without one.
 
     Exif is a TIFF header and a list of tags, which each kind of file announces in its own way. FFmpeg reads it too, but
-    PyAV can't hand it on in full.
+    PyAV can't hand it on in full. Only numbers that stand in the list itself are right.
     """
+    tags: dict[int, int] = {}
     header = re.search(rb"(?:\A|Exif\0\0|eXIf|EXIF.{4})(II\*\0|MM\0\*)", data, re.DOTALL)
     if header is None:
-        return 1
+        return tags
     start, order = header.start(1), "<" if header[1] == b"II*\0" else ">"
     try:
         (offset,) = struct.unpack_from(f"{order}I", data, start + 4)
         (count,) = struct.unpack_from(f"{order}H", data, start + offset)
         for at in range(start + offset + 2, start + offset + 2 + 12 * count, 12):
-            tag, _, _, value = struct.unpack_from(f"{order}HHIH", data, at)
-            if tag == 0x0112 and value in _TURNS:
-                return int(value)
+            tag, kind = struct.unpack_from(f"{order}HH", data, at)
+            (value,) = struct.unpack_from(f"{order}{'I' if kind == _LONG else 'H'}", data, at + 8)
+            tags.setdefault(tag, value)
     except struct.error:  # cut short
         pass
-    return 1
+    return tags
