@@ -8,6 +8,7 @@ torch = pytest.importorskip("torch", reason="training needs the train extra")
 
 from torch import Tensor  # noqa: E402
 
+from livemarks import plugins  # noqa: E402
 from livemarks.models._net import Raw, soft_argmax  # noqa: E402
 from livemarks.train import losses  # noqa: E402
 
@@ -74,3 +75,24 @@ def test_sigma_loss_is_least_at_the_errors_own_size() -> None:
         raw = Raw(truth + off, torch.full((400, 5), math.log(sigma)), torch.zeros(400), None)
         values[sigma] = losses.sigma(raw, truth).mean().item()
     assert min(values, key=lambda s: values[s]) == 3.0
+
+
+def test_a_net_that_looks_twice_says_of_a_mirrored_face_the_mirror_image() -> None:
+    torch.manual_seed(0)
+    scheme = plugins.load("schemes", "ibug68")
+    once, twice = (
+        plugins.load("models", "efficient")(scheme, size_hw=(64, 64), head=16, twice=b).eval() for b in (False, True)
+    )
+    twice.load_state_dict(once.state_dict())
+    crops = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8)
+    with torch.no_grad():
+        xy, sigma, presence = twice(crops)
+        mirrored_xy, mirrored_sigma, mirrored_presence = twice(crops.flip(2))
+        one, other = once(crops)[0], once(crops.flip(2))[0]
+    order, middle = list(scheme.mirror), torch.tensor([63.0, 0.0])
+    flip = torch.tensor([-1.0, 1.0])
+    torch.testing.assert_close(mirrored_xy[:, order] * flip + middle, xy)
+    torch.testing.assert_close(mirrored_sigma[:, order], sigma)
+    torch.testing.assert_close(mirrored_presence, presence)
+    torch.testing.assert_close((one + other[:, order] * flip + middle) / 2, xy)
+    assert (one - xy).abs().max() > 1e-3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
@@ -30,15 +31,25 @@ class LandmarkNet(nn.Module):
     """Base of all nets: `forward` fulfils the contract of types.Runner, normalisation and decoding inside.
 
     Subclasses set up their layers and write `raw(pixels)`, from (B, C, H, W) floats. grey: one channel instead of
-    three. shift, scale: pixels enter as (value - shift) / scale.
+    three. shift, scale: pixels enter as (value - shift) / scale. mirror: the order of a mirrored face's points
+    (Scheme.mirror), for a net that answers with the mean over the crop and its mirror image, at twice the work; while
+    training it sees either.
     """
 
     sigma_scale: Tensor
 
-    def __init__(self, size_hw: tuple[int, int], *, grey: bool, shift: float = 127.5, scale: float = 64.0) -> None:
+    def __init__(
+        self,
+        size_hw: tuple[int, int],
+        *,
+        grey: bool,
+        shift: float = 127.5,
+        scale: float = 64.0,
+        mirror: Sequence[int] = (),
+    ) -> None:
         super().__init__()
         self.size_hw = (int(size_hw[0]), int(size_hw[1]))
-        self.grey, self.shift, self.scale = grey, shift, scale
+        self.grey, self.shift, self.scale, self.mirror = grey, shift, scale, list(mirror)
         # Set once after training, from held-out faces, so that sigma means what it says.
         self.register_buffer("sigma_scale", torch.ones(()))
 
@@ -58,8 +69,18 @@ class LandmarkNet(nn.Module):
 
     def forward(self, crops: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(B, H, W, 3) uint8 BGR -> xy (B, N, 2) and sigma (B, N) in crop px, presence (B,) in 0..1."""
-        out = self.raw(self.pixels(crops))
+        pixels = self.pixels(crops)
+        out = self._raw_of_both(pixels) if self.mirror else self.raw(pixels)
         return out.xy.float(), out.log_sigma.float().exp() * self.sigma_scale, torch.sigmoid(out.presence.float())
+
+    def _raw_of_both(self, pixels: Tensor) -> Raw:
+        """The mean of what is said of the crops and of their mirror images."""
+        out = self.raw(torch.cat([pixels, pixels.flip(3)]))
+        (xy, other), (log_sigma, other_sigma) = out.xy.float().chunk(2), out.log_sigma.float().chunk(2)
+        middle = torch.tensor([self.size_hw[1] - 1.0, 0.0], device=xy.device)
+        other = middle - other[:, self.mirror] * torch.tensor([1.0, -1.0], device=xy.device)
+        presence = torch.stack(out.presence.float().chunk(2)).mean(dim=0)
+        return Raw((xy + other) / 2, (log_sigma + other_sigma[:, self.mirror]) / 2, presence)
 
     def from_unit(self, unit: Tensor) -> Tensor:
         """(B, N, 2) in [-1, 1] over the crop's pixel centres -> crop px."""

@@ -52,8 +52,9 @@ class MBConv(nn.Module):
 class Efficient(LandmarkNet):
     """Lite0 down to stride 32, then PyramidHead with maps at stride 4."""
 
-    def __init__(self, scheme: Scheme, size_hw: tuple[int, int], *, head: int = 128) -> None:
-        super().__init__(size_hw, grey=False, shift=127.0, scale=128.0)  # Lite0's own normalisation
+    def __init__(self, scheme: Scheme, size_hw: tuple[int, int], *, head: int = 128, twice: bool = False) -> None:
+        mirror = scheme.mirror if twice else ()
+        super().__init__(size_hw, grey=False, shift=127.0, scale=128.0, mirror=mirror)  # Lite0's own normalisation
         self._conv_stem, self._bn0 = nn.Conv2d(3, 32, 3, 2, 1, bias=False), _norm(32)
         self.act = nn.ReLU6()
         blocks, ends, inputs = [], [], 32
@@ -77,5 +78,5 @@ class Efficient(LandmarkNet):
 
 
 def build(scheme: Scheme, **options: object) -> LandmarkNet:
-    """The net. Options: size_hw, head (channels of the pyramid)."""
+    """The net. Options: size_hw, head (channels of the pyramid), twice (answer from the mirrored crop as well)."""
     return Efficient(scheme, **options)  # type: ignore[arg-type]
