@@ -75,12 +75,13 @@ class LandmarkNet(nn.Module):
 
     def _raw_of_both(self, pixels: Tensor) -> Raw:
         """The mean of what is said of the crops and of their mirror images."""
-        out = self.raw(torch.cat([pixels, pixels.flip(3)]))
-        (xy, other), (log_sigma, other_sigma) = out.xy.float().chunk(2), out.log_sigma.float().chunk(2)
-        middle = torch.tensor([self.size_hw[1] - 1.0, 0.0], device=xy.device)
-        other = middle - other[:, self.mirror] * torch.tensor([1.0, -1.0], device=xy.device)
-        presence = torch.stack(out.presence.float().chunk(2)).mean(dim=0)
-        return Raw((xy + other) / 2, (log_sigma + other_sigma[:, self.mirror]) / 2, presence)
+        out, n = self.raw(torch.cat([pixels, pixels.flip(3)])), pixels.shape[0]
+        xy, log_sigma, presence = out.xy.float(), out.log_sigma.float(), out.presence.float()
+        edge = torch.tensor([self.size_hw[1] - 1.0, 0.0], device=xy.device)
+        other = edge - xy[n:, self.mirror] * torch.tensor([1.0, -1.0], device=xy.device)
+        return Raw(
+            (xy[:n] + other) / 2, (log_sigma[:n] + log_sigma[n:, self.mirror]) / 2, (presence[:n] + presence[n:]) / 2
+        )
 
     def from_unit(self, unit: Tensor) -> Tensor:
         """(B, N, 2) in [-1, 1] over the crop's pixel centres -> crop px."""

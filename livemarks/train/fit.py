@@ -86,6 +86,8 @@ def run(
         _at_ctrl_c(lambda: _save(out / LAST, net, kept, optimiser, step, best, stale)),
     ):
         current: Stage | None = None
+        if show is not None:
+            show(step)
         while step < total:
             stage, done = _stage_at(recipe.stages, step)
             if stage is not current:
