@@ -203,6 +203,7 @@ def test_missing_sets_are_named(pack: Path, tmp_path: Path) -> None:
     stage = recipe.Stage(sets=("helen-train",), steps=1, lr=1e-3)
     with pytest.raises(LivemarksError, match="helen-train"):
         fit.run(_recipe(stages=(stage,)), pack, tmp_path / "out", device="cpu")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("name", ["pyramid", "convnet"])

@@ -43,6 +43,23 @@ def test_point_losses_are_zero_at_the_truth_and_skip_missing_labels(name: str) -
     assert loss(_raw(moved), target, SIZE)[0].item() > 1e-5
 
 
+@pytest.mark.parametrize("name", losses.BY_NAME)
+def test_a_missing_label_is_as_if_its_point_were_not_there(name: str) -> None:
+    torch.manual_seed(0)
+    xy, heat = torch.rand(2, 5, 2) * 100, torch.randn(2, 5, 32, 32, requires_grad=True)
+    target = xy + torch.randn(2, 5, 2)
+    target[:, 2] = math.nan
+    there = [0, 1, 3, 4]
+    loss = losses.BY_NAME[name](_raw(xy, heat), target, SIZE)
+    without = losses.BY_NAME[name](_raw(xy[:, there], heat[:, there]), target[:, there], SIZE)
+    torch.testing.assert_close(loss, without)
+    if name in ("heatmap", "gaussian"):
+        loss.sum().backward()
+        assert heat.grad is not None
+        assert heat.grad[:, there].abs().amax() > 0
+        assert heat.grad[:, 2].abs().amax() == 0
+
+
 def test_mse_is_on_minus_one_to_one() -> None:
     xy = torch.zeros(1, 4, 2)
     assert losses.mse(_raw(xy + 96 / 2), xy, (96, 96)).item() == pytest.approx(1.0)

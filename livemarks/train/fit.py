@@ -64,9 +64,8 @@ def run(
         raise LivemarksError(
             f"{out} holds an earlier training: go on with it (--resume), or name another folder (--out)"
         )
-    out.mkdir(parents=True, exist_ok=True)
-
     train, held = batches.load(recipe, scheme, data, where)
+    out.mkdir(parents=True, exist_ok=True)
     net = plugins.load("models", recipe.architecture)(scheme, size_hw=recipe.size_hw, **recipe.options)
     if recipe.start:
         _start(net)

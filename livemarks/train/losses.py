@@ -41,34 +41,36 @@ def heatmap(out: Raw, target: Tensor, size_hw: tuple[int, int]) -> Tensor:
     """(B,) cross-entropy of each map's softmax with a Gaussian of 1.2 cells around the target, plus Wing loss.
 
     The Gaussian is sampled at the cells' centres around the exact target, so that nothing is rounded. Points outside
-    the crop have no cell, and count in the Wing loss alone.
+    the crop have no cell, and count in the Wing loss alone; missing points (NaN) don't count.
     """
     assert out.heat is not None
     height, width = out.heat.shape[2:]
-    cell = target * (width / size_hw[1]) + (0.5 * width / size_hw[1] - 0.5)
+    cell = torch.nan_to_num(target) * (width / size_hw[1]) + (0.5 * width / size_hw[1] - 0.5)
     chance_x, chance_y = _gauss(cell[:, :, 0], width, 1.2), _gauss(cell[:, :, 1], height, 1.2)
     inside = ((cell > -0.5) & (cell < torch.tensor([width - 0.5, height - 0.5], device=cell.device))).all(dim=2)
+    known = ~torch.isnan(target).any(dim=2)
     log_chance = torch.log_softmax(out.heat.float().flatten(2), dim=2).view(out.heat.shape)
     # E over the separable target: rows first, then columns.
     entropy = -torch.einsum("bnh,bnhw,bnw->bn", chance_y, log_chance, chance_x)
-    return 0.1 * (entropy * inside).mean(dim=1) + wing(out, target, size_hw)
+    return 0.1 * (entropy * (inside & known)).sum(dim=1) / known.sum(dim=1).clamp(min=1) + wing(out, target, size_hw)
 
 
 def gaussian(out: Raw, target: Tensor, _size_hw: tuple[int, int]) -> Tensor:
     """(B,) the FCN write-up's: full-size maps against Gaussians of sigma 5 px (at 224 px) and height 1.
 
     Binary cross-entropy a pixel, summed over a map and divided by the Gaussian's area, so that maps that are nearly
-    all background still learn.
+    all background still learn. Missing points (NaN) don't count.
     """
     assert out.heat is not None
     height, width = out.heat.shape[2:]
     x = torch.arange(width, device=target.device, dtype=torch.float32)
     y = torch.arange(height, device=target.device, dtype=torch.float32)
-    near_x = torch.exp(-((x - target[:, :, 0:1]) ** 2) / 50)  # (B, N, W); 50 = 2 * 5**2
-    near_y = torch.exp(-((y - target[:, :, 1:2]) ** 2) / 50)
+    known, at = ~torch.isnan(target).any(dim=2), torch.nan_to_num(target)
+    near_x = torch.exp(-((x - at[:, :, 0:1]) ** 2) / 50)  # (B, N, W); 50 = 2 * 5**2
+    near_y = torch.exp(-((y - at[:, :, 1:2]) ** 2) / 50)
     want = near_y[:, :, :, None] * near_x[:, :, None, :]
     loss = F.binary_cross_entropy_with_logits(out.heat, want, reduction="none").sum(dim=(2, 3)) / (2 * math.pi * 25)
-    return loss.mean(dim=1)
+    return (loss * known).sum(dim=1) / known.sum(dim=1).clamp(min=1)
 
 
 def sigma(out: Raw, target: Tensor) -> Tensor:
