@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import subprocess
 import tempfile
+import zipfile
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from _faces import Answers, Truth, best_overlap, label_box, watched
@@ -24,14 +26,11 @@ def ask_peer(
     """What the peer behind `command` (see _peers.py) says of every face, and its version.
 
     points: how many it gives, or the map makes of them. Of several faces, the one whose points' box overlaps the
-    label's most. Raises LivemarksError if it isn't installed.
+    label's most. Raises LivemarksError if it isn't installed, which asking about no faces finds out.
     """
     xy = np.full((len(faces), points, 2), np.nan)
     ibug68 = plugins.load("schemes", "ibug68")
-    with (
-        tempfile.TemporaryFile("w+") as log,
-        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True) as process,
-    ):
+    with tempfile.TemporaryFile("w+") as log, _started(command, log) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         replies = process.stdout
@@ -50,8 +49,12 @@ def ask_peer(
         for i, face in enumerate(watched(faces, command[-1])):
             box = label_box(face.sample, face.sample.read(), 1.0)
             given = box.xyxy.tolist() if box_kind == "label" else None
-            process.stdin.write(json.dumps({"image": str(face.sample.image), "box": given}) + "\n")
-            process.stdin.flush()
+            try:
+                process.stdin.write(json.dumps({"image": str(face.sample.image), "box": given}) + "\n")
+                process.stdin.flush()
+            except OSError:  # it ended since its last answer; the next one tells of that
+                with suppress(OSError):
+                    process.stdin.close()
             found = [np.array(each) for each in answer()["faces"]]
             if mesh_map is not None:
                 found = [mesh_map(each) for each in found]
@@ -62,6 +65,13 @@ def ask_peer(
     return Answers(xy, None, unknown, unknown), str(hello["version"])
 
 
+def _started(command: Sequence[str], log: IO[str]) -> subprocess.Popen[str]:
+    try:
+        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True)
+    except OSError as error:
+        raise LivemarksError(f"cannot run {command[0]}: {error.strerror}") from error
+
+
 class MeshMap:
     """MediaPipe's 478 points -> the 68, by a linear map between the two, both in the frame of the outer eye corners."""
 
@@ -69,7 +79,7 @@ class MeshMap:
         try:
             with np.load(path, allow_pickle=False) as file:
                 self._mean_in, self._weights, self._mean_out = file["mean_in"], file["weights"], file["mean_out"]
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
             raise LivemarksError(f"{path}: not a map with mean_in, weights and mean_out ({error})") from error
 
     def __call__(self, mesh: NDArray[Any]) -> F64:

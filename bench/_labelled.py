@@ -51,11 +51,15 @@ def mesh_peer(data: Path, python: str, map_file: Path) -> dict[str, Any]:
     """The same row for MediaPipe's face mesh, which another interpreter may have, by the best linear map to 68."""
     clip = data / "video" / "talking_face_a.mp4"
     command = [python, str(Path(__file__).with_name("_mesh_video.py")), str(clip)]
-    answer = subprocess.run(command, capture_output=True, text=True, check=False)
-    lines = [json.loads(line) for line in answer.stdout.splitlines()]
-    if answer.returncode or "version" not in lines[0]:
-        why = lines[0]["missing"] if lines else (answer.stderr.strip() or "without a word").splitlines()[-1]
-        raise LivemarksError(f"no MediaPipe face mesh in {python}: {why}")
     to_68 = MeshMap(map_file)
-    xy = [np.full((68, 2), np.nan) if points is None else to_68(np.array(points)) for points in lines[1:]]
-    return {"smooth": lines[0]["version"]} | score_labelled(np.stack(xy), *read_labels(clip.with_suffix(".csv")))
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise LivemarksError(f"cannot run {python}: {error.strerror}") from error
+    hello, *lines = answer.stdout.splitlines() or ["{}"]
+    said: dict[str, str] = json.loads(hello)
+    if answer.returncode or "version" not in said:
+        why = said.get("missing") or (answer.stderr.strip() or "it ended without a word").splitlines()[-1]
+        raise LivemarksError(f"no MediaPipe face mesh in {python}: {why}")
+    xy = [np.full((68, 2), np.nan) if points is None else to_68(np.array(points)) for points in map(json.loads, lines)]
+    return {"smooth": said["version"]} | score_labelled(np.stack(xy), *read_labels(clip.with_suffix(".csv")))

@@ -33,10 +33,14 @@ class Side:
         if cores:
             command += ["--cores", ",".join(map(str, cores))]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-        self._process = subprocess.Popen(command, text=True, **pipes)  # type: ignore[call-overload]
+        try:
+            self._process = subprocess.Popen(command, text=True, **pipes)  # type: ignore[call-overload]
+        except OSError as error:
+            raise LivemarksError(f"{name}: cannot run {python}: {error.strerror}") from error
+        self._name = name
         self.took_s: list[list[float]] = []  # by block
         self.faces: list[int] = []
-        hello = self._answer(name)
+        hello = self._answer()
         if "missing" in hello:
             self.close()
             raise LivemarksError(f"{name} can't be run by {python}: {hello['missing']}")
@@ -44,23 +48,25 @@ class Side:
 
     def run(self, frames: Sequence[int], *, counts: bool = True) -> None:
         """Follows the face through these frames; waits until it is done."""
-        self._process.stdin.write(json.dumps({"frames": list(frames)}) + "\n")
-        self._process.stdin.flush()
-        answer = self._answer("it")
+        with contextlib.suppress(OSError):  # it ended since its last answer; the next one tells of that
+            self._process.stdin.write(json.dumps({"frames": list(frames)}) + "\n")
+            self._process.stdin.flush()
+        answer = self._answer()
         if counts:
             self.took_s.append(answer["seconds"])
             self.faces += answer["faces"]
 
     def close(self) -> None:
         """Ends the process."""
-        self._process.stdin.close()
+        with contextlib.suppress(OSError):
+            self._process.stdin.close()
         self._process.wait()
         self._process.stdout.close()
 
-    def _answer(self, name: str) -> dict[str, Any]:
+    def _answer(self) -> dict[str, Any]:
         line = self._process.stdout.readline()
         if not line:
-            raise LivemarksError(f"{name} ended with status {self._process.wait()} instead of answering")
+            raise LivemarksError(f"{self._name} ended with status {self._process.wait()} instead of answering")
         answer: dict[str, Any] = json.loads(line)
         return answer
 
@@ -87,6 +93,15 @@ def busy(cores: Sequence[int]) -> Iterator[None]:
     finally:
         process.kill()
         process.wait()
+
+
+def check_peers(options: argparse.Namespace) -> None:
+    """Raises LivemarksError unless all of them start."""
+    with tempfile.TemporaryDirectory() as folder:
+        frames = Path(folder) / "frames.npy"
+        np.save(frames, np.zeros((1, 8, 8, 3), np.uint8))
+        for peer in options.peers:
+            Side(peer, options.peer_python.get(peer, sys.executable), frames, []).close()
 
 
 def measure_peers(options: argparse.Namespace) -> Iterator[Row]:

@@ -23,7 +23,7 @@ from livemarks.types import F64, U8, Affine, Frame, Landmarks
 SIZE_WH = (640, 360)
 _INTEROCULAR_PX = 60.0  # a face at arm's length before a webcam
 _RIGHT_EYE, _LEFT_EYE = 36, 42  # where each eye's six points begin: outer or inner corner, two above, corner, two below
-_OUTER_CORNERS, _NOSE_TIP, _MOUTH_CORNERS = (36, 45), 30, (48, 54)
+_OUTER_CORNERS, _NOSE_TIP = (36, 45), 30
 # How far the nose's tip stands out before the outer eye corners, in halves of their distance. Fitted on the labels of
 # 300-W's training sets (2010 faces): a turn of tan(yaw) = shift / 0.93 explains best by how much eyes narrow (cos yaw)
 # against the height from eyes to mouth.

@@ -31,10 +31,12 @@ import cv2
 import numpy as np
 from _ask_peer import MeshMap, ask_peer
 from _faces import Answers, Detect, Truth, best_overlap, label_box, score, truths, watched
+from _options import peer_python, peers, picture
 from rich.console import Console
 from rich.table import Table
 
 from livemarks import __version__, api, metrics, plugins, weights
+from livemarks.commands._numbers import count
 from livemarks.geometry import box_from_points, crop_affine, face_crop
 from livemarks.landmarker import Landmarker
 from livemarks.train.samples import DERIVED, PLACES, scheme_of
@@ -157,7 +159,8 @@ def sets_for(scheme: str, asked: Sequence[str]) -> list[str]:
 def measure_nets(options: argparse.Namespace) -> Iterator[Measured]:
     with closing(plugins.load("detectors", "blazeface")()) as detector:
         for name in weights.names() if options.model is None else options.model:
-            net = api.open_net(name, backend=options.backend)
+            path = weights.find(name)
+            net = api.open_net(path, backend=options.backend)
             with closing(net.runner):
                 landmarker = Landmarker(net.runner, net.card, net.scheme)
                 for set_name in sets_for(net.scheme.name, options.set):
@@ -167,10 +170,15 @@ def measure_nets(options: argparse.Namespace) -> Iterator[Measured]:
                             continue  # a nose tip spans no box
                         asked = {"model": net.card.name, "backend": net.runner.label, "set": set_name, "box": box}
                         answers = ask_net(landmarker, net.card.margin, faces, box, detector)
-                        yield asked, answers, faces, net.scheme.name
+                        yield asked | {"file": str(path)}, answers, faces, net.scheme.name
 
 
-def measure_peers(options: argparse.Namespace) -> Iterator[Measured]:
+Peer = tuple[str, list[str], MeshMap | None]  # name, what runs it, and its way to the 68 points
+
+
+def open_peers(options: argparse.Namespace) -> list[Peer]:
+    """Those asked for. Raises LivemarksError unless all of them start."""
+    found: list[Peer] = []
     for peer in options.peers:
         mesh_map = None
         if peer == "mediapipe":
@@ -178,6 +186,13 @@ def measure_peers(options: argparse.Namespace) -> Iterator[Measured]:
                 raise LivemarksError("name the map from MediaPipe's 478 points to the 68 with --mediapipe-map")
             mesh_map = MeshMap(options.mediapipe_map)
         command = [options.peer_python.get(peer, sys.executable), str(Path(__file__).with_name("_peers.py")), peer]
+        ask_peer(command, [], "detector", mesh_map)
+        found.append((peer, command, mesh_map))
+    return found
+
+
+def measure_peers(options: argparse.Namespace, found: Sequence[Peer]) -> Iterator[Measured]:
+    for peer, command, mesh_map in found:
         for set_name in sets_for("ibug68", options.set):
             faces = truths(options.data, set_name, "ibug68", options.limit)
             for box in options.box:
@@ -212,34 +227,46 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--set", action="append", default=[], metavar="NAME", help="data set; may be repeated (helen-test or imm)")
     add("--box", action="append", choices=BOXES, help="may be repeated (all three)")
     add("--backend", default="onnx", help="what runs the nets (%(default)s)")
-    add("--limit", type=int, metavar="N", help="only the first N faces of each set")
-    add("--peers", default="", metavar="LIST", help="dlib, mediapipe, or both with a comma")
-    add("--peer-python", action="append", default=[], metavar="PEER=PATH", help="interpreter that has the peer")
+    add("--limit", type=count, metavar="N", help="only the first N faces of each set")
+    add("--peers", type=peers, default=[], metavar="LIST", help="dlib, mediapipe, or both with a comma")
+    add(
+        "--peer-python",
+        action="append",
+        type=peer_python,
+        default=[],
+        metavar="PEER=PATH",
+        help="interpreter that has the peer",
+    )
     add("--mediapipe-map", type=Path, metavar="NPZ", help="linear map from MediaPipe's 478 points to the 68")
     add("--slices", action="store_true", help="measure hard cases, each by itself")
     add("--json", action="store_true", help="print JSON instead of tables")
     add("--card", action="store_true", help="write the scores into the nets' own files, too")
-    add("--worst", type=Path, metavar="PNG", help="draw the 25 worst faces of the first row")
+    add("--worst", type=picture, metavar="PNG", help="draw the 25 worst faces of the first row")
     options = parser.parse_args(arguments)
+    options.peer_python = dict(options.peer_python)
+    if options.slices and (options.box or options.peers or options.card or options.worst):
+        parser.error("--slices goes without --box, --peers, --card and --worst")
+    if options.card and options.limit:
+        parser.error("--card goes without --limit: a card tells the scores of whole sets")
     options.box = options.box or list(BOXES)
-    options.peers = [peer for peer in options.peers.split(",") if peer]
-    options.peer_python = dict(pair.partition("=")[::2] for pair in options.peer_python)
-    if options.slices and (options.peers or options.card or options.worst):
-        parser.error("--slices goes without --peers, --card and --worst")
-    if unknown := ({*options.peers, *options.peer_python} - {"dlib", "mediapipe"}):
-        parser.error(f"no peer is called {', '.join(sorted(unknown))}; there are: dlib, mediapipe")
     return options
 
 
 def note(rows: list[dict[str, Any]]) -> None:
-    """Writes each net's NME (RMSE where it has none) into its card. SHA256SUMS must be made anew after that."""
+    """Writes each net's NME (RMSE where it has none) into the file it was read from.
+
+    SHA256SUMS must be made anew after that.
+    """
     from livemarks.train.export import add_scores  # needs onnx
 
     for row in rows:
-        if not row["backend"]:
-            continue  # a peer
         unit, said = ("nme_percent", "NME %") if row.get("nme_percent") is not None else ("rmse_px", "RMSE px")
-        add_scores(weights.find(row["model"]), {f"{row['set']} {said}, {row['box']} box": round(row[unit], 2)})
+        if "file" not in row or unit not in row:
+            continue  # a peer, or a net that was shown no face
+        try:
+            add_scores(Path(row["file"]), {f"{row['set']} {said}, {row['box']} box": round(row[unit], 2)})
+        except OSError as error:
+            raise LivemarksError(f"cannot write into {row['file']}: {error.strerror}") from error
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -249,23 +276,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.slices:
             rows += measure_slices(options)
         else:
-            for asked, answers, faces, scheme in chain(measure_nets(options), measure_peers(options)):
+            found = open_peers(options)  # before anything is measured
+            for asked, answers, faces, scheme in chain(measure_nets(options), measure_peers(options, found)):
                 if options.worst and not rows:
                     worst_faces(answers, faces, options.worst)
                 rows.append(asked | score(answers, faces, scheme))
         if not rows:
             raise LivemarksError("nothing to measure: no net finds the points that these sets are labelled with")
+        if options.json:
+            print(json.dumps({"livemarks": __version__, "rows": rows}, indent=1))
+        else:
+            console = Console(width=None if sys.stdout.isatty() else 160)  # a file is no 80 columns wide
+            for table in [_slices.table(rows)] if options.slices else tables(rows):
+                console.print(table)
+        if options.card:
+            note(rows)
     except LivemarksError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    if options.card:
-        note(rows)
-    if options.json:
-        print(json.dumps({"livemarks": __version__, "rows": rows}, indent=1))
-    else:
-        console = Console(width=None if sys.stdout.isatty() else 160)  # a file is no 80 columns wide
-        for table in [_slices.table(rows)] if options.slices else tables(rows):
-            console.print(table)
     return 0
 
 

@@ -18,7 +18,7 @@ import subprocess
 import sys
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
@@ -87,6 +87,8 @@ def opened(name: str, range_: str = "auto") -> Any:
 
 def images(folder: Path) -> Iterator[tuple[str, U8]]:
     """Every tenth frame of every clip, and the clip's name."""
+    if not folder.is_dir():
+        raise LivemarksError(f"the clips belong into {folder}, which is no folder")
     for path in sorted(folder.iterdir()):
         with suppress(LivemarksError), closing(api.open_source(path)) as source:  # tables lie there too
             yield from ((path.name, frame.image) for frame in source if frame.index % 10 == 0)
@@ -213,22 +215,27 @@ def _corners(box: F64) -> F64:
     return np.concatenate([box[:2] - box[2:] / 2, box[:2] + box[2:] / 2])[None]
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder of the labelled sets")
     parser.add_argument("--part", choices=("time", "same", "recall", "fit"), help="this alone")
-    args = parser.parse_args()
-    samples, _ = read_sets(args.data, TRAIN if args.part == "fit" else TEST)
-    if args.part in (None, "time"):
-        time_sizes(samples[0])
-        time_start()
-    if args.part in (None, "same"):
-        compare(samples, args.data / "video")
-    if args.part in (None, "recall"):
-        measure(samples)
-    if args.part == "fit":
-        fit(samples)
+    args = parser.parse_args(arguments)
+    try:
+        samples, _ = read_sets(args.data, TRAIN if args.part == "fit" else TEST)
+        if args.part in (None, "time"):
+            time_sizes(samples[0])
+            time_start()
+        if args.part in (None, "same"):
+            compare(samples, args.data / "video")
+        if args.part in (None, "recall"):
+            measure(samples)
+        if args.part == "fit":
+            fit(samples)
+    except LivemarksError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

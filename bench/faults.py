@@ -92,12 +92,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--model", default="lite-68", help="a net's name, or an .onnx file")
     parser.add_argument("--only", default="", help="do only the faults with this in their names")
     args = parser.parse_args(arguments)
+    cases = {what: case for what, case in CASES.items() if args.only in what}
+    if not cases:
+        parser.error(f"no fault has {args.only!r} in its name")
     with tempfile.TemporaryDirectory(prefix="faults-") as base:
         clip = Path(base) / "clip.mp4"
         portrait = np.asarray(cv2.imread(str(PORTRAIT)), np.uint8)
         with closing(synthetic.Source(portrait, seconds=FRAMES / 25, fps=25, size_wh=(640, 360))) as source:
             make_clip(clip, [frame.image for frame in source])
-        cases = {what: case for what, case in CASES.items() if args.only in what}
         return 1 if perform(cases, Path(base), clip, args.model) else 0
 
 

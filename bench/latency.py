@@ -27,15 +27,18 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from _latency_peers import measure_peers
+from _latency_peers import check_peers, measure_peers
 from _latency_report import comparison, machine, plot, tables
 from _latency_runs import measure_live, measure_pipeline
 from _latency_stages import measure_stages
 from _latency_steps import measure_growth, measure_net
+from _options import peer_python, peers, picture, to_write
 from rich.console import Console
 
 from livemarks import plugins, weights
+from livemarks.commands._numbers import within
 from livemarks.types import LivemarksError
 
 PARTS = ("pipeline", "live", "net", "stages", "growth", "peers")
@@ -44,28 +47,50 @@ PARTS = ("pipeline", "live", "net", "stages", "growth", "peers")
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", action="append", choices=PARTS, help="may be repeated (default: all)")
-    parser.add_argument("--source", default="synthetic", help="synthetic (default) or a clip")
+    parser.add_argument(
+        "--source", default="synthetic", help="synthetic (default) or a clip; live, net and growth take none"
+    )
     parser.add_argument("--model", default="lite-68", help="names or files, or all; most parts take the first")
     parser.add_argument("--backend", default="auto", help="names, or all; most parts take the first")
-    parser.add_argument("--peers", default="mediapipe", help="mediapipe, dlib, both with a comma, or none")
-    parser.add_argument("--peer-python", action="append", default=[], metavar="NAME=PATH", help="a peer's interpreter")
+    parser.add_argument(
+        "--peers", type=peers, help="mediapipe, dlib, both with a comma, or none (default: those with a --peer-python)"
+    )
+    parser.add_argument(
+        "--peer-python",
+        action="append",
+        type=peer_python,
+        default=[],
+        metavar="NAME=PATH",
+        help="a peer's interpreter",
+    )
     parser.add_argument(
         "--seconds",
-        type=float,
+        type=within(0.5, 86400),  # less gives the live part no frame to time
         default=10.0,
         help="of video at 30 frames a second, for each measurement (default: 10). growth and peers: so many blocks "
         "of 30 frames for each side, of peers at least 3. net: each row takes a tenth of it",
     )
-    parser.add_argument("--json", type=Path, help="write everything, raw times included, to this file")
+    parser.add_argument("--json", type=to_write, help="write everything, raw times included, to this file")
     parser.add_argument("--compare", type=Path, help="an older run's --json")
-    parser.add_argument("--plot", type=Path, help="write a picture of it")
+    parser.add_argument("--plot", type=picture, help="write a picture of it")
     options = parser.parse_args(arguments)
     options.part = options.part or list(PARTS)
     options.model = weights.names() if options.model == "all" else options.model.split(",")
     options.backend = plugins.names("backends") if options.backend == "all" else options.backend.split(",")
-    options.peers = [] if options.peers == "none" else options.peers.split(",")
-    options.peer_python = dict(pair.split("=", 1) for pair in options.peer_python)
+    options.peer_python = dict(options.peer_python)
+    options.peers = list(options.peer_python) if options.peers is None else options.peers
     return options
+
+
+def older(path: Path) -> dict[str, Any]:
+    """The report of an older run."""
+    try:
+        report: dict[str, Any] = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise LivemarksError(f"cannot read {path}: {error}") from error
+    if not isinstance(report, dict) or not {"machine", "rows"} <= report.keys():
+        raise LivemarksError(f"{path} was not written by --json")
+    return report
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -80,6 +105,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     }
     words, rows = Console(stderr=True), []
     try:
+        old = older(options.compare) if options.compare else None
+        if "peers" in options.part:
+            check_peers(options)
         for part in options.part:
             words.print(f"measuring {part} …", highlight=False)
             rows += list(measure[part](options))
@@ -91,8 +119,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             out.print(table)
         if options.json:
             options.json.write_text(json.dumps(report, indent=1))
-        if options.compare:
-            out.print(comparison(json.loads(options.compare.read_text()), report))
+        if old:
+            out.print(comparison(old, report))
         if options.plot:
             plot(report, options.plot)
     except LivemarksError as error:

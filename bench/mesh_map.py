@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from _ask_peer import ask_peer, eye_frame
 from _faces import truths
+from _options import to_write
 from numpy.typing import NDArray
 
 from livemarks import metrics
@@ -55,7 +56,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder of the data sets")
     parser.add_argument("--peer-python", default=sys.executable, metavar="PATH", help="interpreter that has mediapipe")
-    parser.add_argument("--out", type=Path, required=True, metavar="NPZ", help="where the map goes")
+    parser.add_argument("--out", type=to_write, required=True, metavar="NPZ", help="where the map goes")
     args = parser.parse_args()
     command = [args.peer_python, str(Path(__file__).with_name("_peers.py")), "mediapipe"]
     try:

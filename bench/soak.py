@@ -22,7 +22,7 @@ import tempfile
 import threading
 import time
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
@@ -32,11 +32,13 @@ from typing import Any
 import cv2
 import numpy as np
 import psutil
+from _options import to_write
 
 from livemarks import api, draw, pipeline, plugins
+from livemarks.commands._numbers import positive
 from livemarks.commands.demo import PORTRAIT
 from livemarks.sources import camera, synthetic
-from livemarks.types import U8, Frame, Sink, Source, Tally
+from livemarks.types import U8, Frame, LivemarksError, Sink, Source, Tally
 
 SIZE_WH = (320, 240)
 FPS = 30
@@ -245,14 +247,18 @@ def as_json(part: Part) -> dict[str, Any]:
     return {"name": part.name, **part.did, "samples": rows}
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="lite-68", help="a net's name, or an .onnx file")
-    parser.add_argument("--hours", type=float, default=1.0, help="how long the camera is watched (default: 1)")
-    parser.add_argument("--json", metavar="FILE", help="everything that was measured")
-    args = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="soak-") as folder:
-        parts, wrong = soak(args.hours, args.model, Path(folder))
+    parser.add_argument("--hours", type=positive, default=1.0, help="how long the camera is watched (default: 1)")
+    parser.add_argument("--json", type=to_write, metavar="FILE", help="everything that was measured")
+    args = parser.parse_args(arguments)
+    try:
+        with tempfile.TemporaryDirectory(prefix="soak-") as folder:
+            parts, wrong = soak(args.hours, args.model, Path(folder))
+    except LivemarksError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     print("| part | measured | 1st quarter | 2nd | 3rd | 4th | |\n|---|---|---|---|---|---|---|")
     for part in parts:
         for row in SLACK:
@@ -263,7 +269,7 @@ def main() -> int:
         print(f"{part.name}: {', '.join(f'{what} {number:g}' for what, number in part.did.items())}")
     print(f"wrong: {'; '.join(wrong) or 'nothing'}")
     if args.json:
-        Path(args.json).write_text(json.dumps({"parts": list(map(as_json, parts)), "wrong": wrong}, indent=1))
+        args.json.write_text(json.dumps({"parts": list(map(as_json, parts)), "wrong": wrong}, indent=1))
     return 1 if wrong else 0
 
 

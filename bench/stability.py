@@ -26,11 +26,13 @@ from typing import Any
 
 from _follow import MakeTracker, follow, tracks
 from _labelled import labelled, mesh_peer
+from _options import picture
 from _scenes import crossing, cuts, shake
 from rich.console import Console
 from rich.table import Table
 
 from livemarks import __version__, api, plugins, smoothing
+from livemarks.commands._numbers import count
 from livemarks.landmarker import Landmarker
 from livemarks.tracker import MAX_FACES, Tracker
 from livemarks.train.samples import read_image
@@ -42,7 +44,9 @@ PARTS = ("labelled", "shake", "crossing", "cuts", "clips")
 def clips(data: Path, make: MakeTracker) -> Iterator[dict[str, Any]]:
     """One row for each video, and for the picture of a crowd."""
     folder = data / "video"
-    videos = sorted(path for path in folder.iterdir() if path.suffix in (".mp4", ".mov", ".mkv"))
+    videos = sorted(path for path in folder.glob("*") if path.suffix in (".mp4", ".mov", ".mkv"))
+    if not videos:
+        raise LivemarksError(f"no clip is in {folder}")
     for path in videos:
         with closing(api.open_source(path)) as source, closing(make(1)) as tracker:
             yield {"clip": path.name} | tracks(follow(source, tracker))
@@ -103,16 +107,18 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--backend", default="onnx", help="what runs the net (%(default)s)")
     add("--smooth", action="append", choices=smoothing.PRESETS, help="may be repeated (all)")
     add("--part", action="append", choices=PARTS, help="may be repeated (all)")
-    add("--trials", type=int, default=50, metavar="N", help="of crossing people and of cuts (%(default)s)")
+    add("--trials", type=count, default=50, metavar="N", help="of crossing people and of cuts (%(default)s)")
     add("--mesh-python", metavar="PATH", help="interpreter with mediapipe 0.10.21, to measure its face mesh too")
     add("--mediapipe-map", type=Path, metavar="NPZ", help="linear map from MediaPipe's 478 points to the 68")
     add("--json", action="store_true", help="print JSON instead of tables")
-    add("--plot", type=Path, metavar="PNG", help="draw flicker against lag (needs matplotlib)")
+    add("--plot", type=picture, metavar="PNG", help="draw flicker against lag (needs matplotlib)")
     options = parser.parse_args(arguments)
     options.smooth = options.smooth or list(smoothing.PRESETS)
     options.part = options.part or list(PARTS)
     if options.mesh_python and not options.mediapipe_map:
         parser.error("--mesh-python needs --mediapipe-map")
+    if (options.plot or options.mesh_python) and "labelled" not in options.part:
+        parser.error("--plot and --mesh-python are of the part labelled")
     return options
 
 
@@ -129,9 +135,8 @@ def measure(options: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
 
         rows: dict[str, list[dict[str, Any]]] = {}
         if "labelled" in options.part:
-            rows["labelled"] = list(labelled(options.data, options.smooth, make, net.scheme))
-            if options.mesh_python:
-                rows["labelled"].append(mesh_peer(options.data, options.mesh_python, options.mediapipe_map))
+            peer = [mesh_peer(options.data, options.mesh_python, options.mediapipe_map)] if options.mesh_python else []
+            rows["labelled"] = [*labelled(options.data, options.smooth, make, net.scheme), *peer]
         if "shake" in options.part:
             rows["shake"] = list(shake(options.data, options.smooth, make, net.scheme))
         if "crossing" in options.part:
@@ -164,7 +169,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except LivemarksError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    if options.plot and "labelled" in rows:
+    if options.plot:
         plot(rows["labelled"], options.plot)
     if options.json:
         print(json.dumps({"livemarks": __version__, "model": options.model, "rows": rows}, indent=1))

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from livemarks import plugins
+from livemarks import plugins, weights
 from livemarks.landmarker import Landmarker
 from livemarks.train.samples import Sample
 from livemarks.types import F32, F64, U8, Card, FaceBox, Frame, LivemarksError
@@ -175,12 +175,23 @@ def test_a_peer_that_is_missing_or_dies_is_told_in_one_line(tmp_path: Path) -> N
         _ask_peer.ask_peer(command, faces, "label", None)
     with pytest.raises(LivemarksError, match="ended: ValueError: too bad"):
         _ask_peer.ask_peer(fake_peer(tmp_path, "raise ValueError('too bad')"), faces, "label", None)
+    with pytest.raises(LivemarksError, match="cannot run /none/python"):
+        _ask_peer.ask_peer(["/none/python", "peer.py"], faces, "label", None)
+    # it closes its ears before it is asked, and dies afterwards
+    body = """import os, time
+os.close(0)
+print(json.dumps({"version": "1"}), flush=True)
+time.sleep(0.5)
+sys.exit("deaf")
+"""
+    with pytest.raises(LivemarksError, match="ended: deaf"):
+        _ask_peer.ask_peer(fake_peer(tmp_path, body), faces, "label", None)
 
 
 def test_peers_are_asked_for_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         accuracy.main(["--data", str(tmp_path), "--peers", "openface"])
-    assert "there are: dlib, mediapipe" in capsys.readouterr().err
+    assert "there are: mediapipe, dlib" in capsys.readouterr().err
 
 
 def test_the_mesh_map_moves_turns_and_grows_with_the_face(tmp_path: Path) -> None:
@@ -191,24 +202,70 @@ def test_the_mesh_map_moves_turns_and_grows_with_the_face(tmp_path: Path) -> Non
     mesh = rng.uniform(0, 100, (478, 2))
     turn = 1.7 * np.array([[np.cos(0.4), -np.sin(0.4)], [np.sin(0.4), np.cos(0.4)]])
     np.testing.assert_allclose(mesh_map(mesh @ turn.T + 5), mesh_map(mesh) @ turn.T + 5, rtol=1e-6)
-    path.write_text("no map")
-    with pytest.raises(LivemarksError, match="not a map"):
-        _ask_peer.MeshMap(path)
+    for damaged in (b"no map", b"", path.read_bytes()[:2000]):
+        path.write_bytes(damaged)
+        with pytest.raises(LivemarksError, match="not a map"):
+            _ask_peer.MeshMap(path)
 
 
 # --- the whole command -----------------------------------------------------------------------------------------------
 
 
-def test_the_command_measures_a_model_file(
-    tmp_path: Path, still_model: Callable[..., Path], astronaut: U8, capsys: pytest.CaptureFixture[str]
-) -> None:
-    folder = tmp_path / "300w" / "helen" / "testset"
+def make_helen(data: Path, image: U8) -> None:
+    """A test set of one face, and one that can't be read."""
+    folder = data / "300w" / "helen" / "testset"
     folder.mkdir(parents=True)
-    cv2.imwrite(str(folder / "1_1.png"), astronaut)
+    cv2.imwrite(str(folder / "1_1.png"), image)
     xy = ring68(222, 135, 45) + 1
     rows = "\n".join(f"{x} {y}" for x, y in xy)
     (folder / "1_1.pts").write_text(f"version: 1\nn_points: 68\n{{\n{rows}\n}}\n")
     (folder / "2_1.pts").write_text("")
+
+
+def test_scores_are_written_into_the_file_that_was_measured(
+    tmp_path: Path, still_model: Callable[..., Path], astronaut: U8, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not into the one that ships under the card's name."""
+    make_helen(tmp_path, astronaut)
+    mine, shipped = still_model(), still_model()
+    before = shipped.read_bytes()
+    find = weights.find
+    monkeypatch.setattr(weights, "find", lambda name: shipped if name == "still-68" else find(name))
+    assert accuracy.main(["--data", str(tmp_path), "--model", str(mine), "--box", "label", "--card"]) == 0
+    assert list(weights.read_card(mine).scores) == ["helen-test NME %, label box"]
+    assert shipped.read_bytes() == before
+
+
+def test_a_peer_that_does_not_start_is_told_before_anything_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(accuracy, "measure_nets", lambda _: pytest.fail("it was measured"))
+    command = ["--data", str(tmp_path), "--peers", "dlib", "--peer-python", "dlib=/none/python"]
+    assert accuracy.main(command) == 2
+    assert capsys.readouterr().err.startswith("error: cannot run /none/python: ")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--slices", "--box", "label"],
+        ["--card", "--limit", "5"],
+        ["--limit", "0"],
+        ["--limit", "-3"],
+        ["--worst", "worst"],
+        ["--worst", "/none/worst.png"],
+        ["--peer-python", "dlib"],
+    ],
+)
+def test_options_that_would_be_dropped_or_fail_late_are_refused(options: list[str], tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        accuracy.parse(["--data", str(tmp_path), *options])
+
+
+def test_the_command_measures_a_model_file(
+    tmp_path: Path, still_model: Callable[..., Path], astronaut: U8, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_helen(tmp_path, astronaut)
     command = ["--data", str(tmp_path), "--model", str(still_model())]
     worst = tmp_path / "worst.png"
     assert accuracy.main([*command, "--json", "--worst", str(worst)]) == 0

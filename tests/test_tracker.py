@@ -364,19 +364,31 @@ def test_a_net_that_cannot_tell_absence_is_watched_by_the_detector() -> None:
     assert not any(result.faces for result in results[FPS + 2 :])
 
 
-def test_implausible_points_are_never_shown() -> None:
-    class Swelling(World):
-        def _answer(self, box: FaceBox) -> Landmarks:
-            answer = super()._answer(box)
-            grown = (answer.xy - answer.xy.mean(axis=0)) * 1.5 + answer.xy.mean(axis=0)
-            return Landmarks(SCHEME, grown.astype(np.float32), answer.sigma, 0.99)
+@pytest.mark.parametrize(
+    ("size_wh", "center_xy", "is_shown"),
+    [
+        ((100, 80), (320, 240), True),
+        ((100, 38), (320, 240), False),  # flatter than any face
+        ((38, 100), (320, 240), False),
+        ((11, 10), (320, 240), False),  # a speck
+        ((1300, 1200), (320, 240), False),  # over twice the frame
+        ((100, 80), (-5, 240), False),  # its centre outside
+        ((100, 80), (320, 485), False),
+    ],
+)
+def test_implausible_points_are_never_shown(
+    size_wh: tuple[float, float], center_xy: tuple[float, float], is_shown: bool
+) -> None:
+    """However sure the net is of them, and though the detector finds a face just there."""
+    points = (FACE - (FACE.max(axis=0) + FACE.min(axis=0)) / 2) / np.ptp(FACE, axis=0) * size_wh + center_xy
 
-    world = Swelling(standing(320, 240, 100))
-    world.blind_detector = False
+    class Sure(World):
+        def seen(self) -> list[tuple[F32, float]]:
+            return [(points.astype(np.float32), 1.0)]
+
+    world = Sure(noise=0.0)
     results = play(world, tracker_of(world), seconds(1))
-    for result in results:
-        for face in result.faces:
-            assert face.box.size_wh.max() < 2 * max(SIZE_WH)
+    assert {len(result.faces) for result in results} == {int(is_shown)}
 
 
 # --- several faces ----------------------------------------------------------------------------------------------------
