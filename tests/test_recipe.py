@@ -43,6 +43,7 @@ def test_recipes_load_and_build_their_net(name: str) -> None:
         ("stages = [{sets = ['afw'], steps = 1, lr = 0.1, teacher = ['self'], relabel = ['awf']}]", "'awf'"),
         ('name = "My Net"', "no card can say this: field 'name'"),
         ('notes = "\\t"', "no card can say this: field 'notes'"),
+        ("options = {head = 2026-11-21}", "no card can say this"),
         ("options = {width = 4}", "pyramid can't be built"),
         ("size_hw = [8, 2000]", "size_hw"),
         ('architecture = "convnet"\nloss = "heatmap"', "convnet has not the heatmaps"),

@@ -227,7 +227,7 @@ def _check(recipe: Recipe, where: str) -> None:
             raise LivemarksError(f"{where}: relabel names {sorted(astray)[0]!r}, which is not among the stage's sets")
     try:
         card_from_json(card_to_json(card(recipe, {})))
-    except ValueError as error:
+    except (ValueError, TypeError) as error:  # TypeError: TOML has dates, JSON has none
         raise LivemarksError(f"{where}: no card can say this: {error}") from None
     _check_net(recipe, where)
 
