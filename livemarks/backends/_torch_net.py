@@ -58,9 +58,10 @@ def _values(graph: onnx.GraphProto) -> dict[str, NDArray[Any]]:
     """The graph's numbers by their PyTorch names."""
     # copies, since PyTorch wants to be able to write
     values = {tensor.name: np.array(numpy_helper.to_array(tensor)) for tensor in graph.initializer}
-    # Two that the exporter folds, and so renames: a convolution's bias with the normalisation after it, and the factor
-    # of sigma, which vanishes if it is 1.
+    # The exporter folds, and so renames, a convolution's bias with the normalisation after it, and the factor of sigma.
+    # That vanishes if it is 1, and the points' offset if it is 0.
     values.setdefault("sigma_scale", np.ones((), np.float32))
+    values.setdefault("offset", np.zeros(2, np.float32))
     for node in graph.node:
         inputs = [name.removesuffix(".float32") for name in node.input]
         if node.op_type == "Conv" and len(inputs) == 3 and inputs[2] in values:

@@ -37,6 +37,7 @@ class LandmarkNet(nn.Module):
     """
 
     sigma_scale: Tensor
+    offset: Tensor
 
     def __init__(
         self,
@@ -50,8 +51,10 @@ class LandmarkNet(nn.Module):
         super().__init__()
         self.size_hw = (int(size_hw[0]), int(size_hw[1]))
         self.grey, self.shift, self.scale, self.mirror = grey, shift, scale, list(mirror)
-        # Set once after training, from held-out faces, so that sigma means what it says.
+        # Both set once after training, from held-out faces (train/fit.py): so that sigma means what it says, and what
+        # is added to all points, crop px, where training can't teach it.
         self.register_buffer("sigma_scale", torch.ones(()))
+        self.register_buffer("offset", torch.zeros(2))
 
     def pixels(self, crops: Tensor) -> Tensor:
         """(B, H, W, 3) BGR, uint8 or float 0..255 -> (B, C, H, W) as the net wants them."""
@@ -71,7 +74,8 @@ class LandmarkNet(nn.Module):
         """(B, H, W, 3) uint8 BGR -> xy (B, N, 2) and sigma (B, N) in crop px, presence (B,) in 0..1."""
         pixels = self.pixels(crops)
         out = self._raw_of_both(pixels) if self.mirror else self.raw(pixels)
-        return out.xy.float(), out.log_sigma.float().exp() * self.sigma_scale, torch.sigmoid(out.presence.float())
+        sigma = out.log_sigma.float().exp() * self.sigma_scale
+        return out.xy.float() + self.offset, sigma, torch.sigmoid(out.presence.float())
 
     def _raw_of_both(self, pixels: Tensor) -> Raw:
         """The mean of what is said of the crops and of their mirror images."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from livemarks.models._net import LandmarkNet, Raw, constant_sigma
+from livemarks.models._net import LandmarkNet, Raw, constant_sigma, exact
 from livemarks.models._resnet import Basic, Trunk
 from livemarks.types import Scheme
 
@@ -20,7 +20,9 @@ class ResNet18(LandmarkNet):
         nn.init.zeros_(self.fc.bias)
 
     def raw(self, pixels: Tensor) -> Raw:
-        unit = self.fc(self.trunk(pixels).mean(dim=(2, 3))).float().unflatten(1, (-1, 2))
+        pooled = self.trunk(pixels).mean(dim=(2, 3)).float()
+        with exact(pooled.device):  # in bfloat16, points near the crop's edge are up to a quarter of a pixel off
+            unit = self.fc(pooled).unflatten(1, (-1, 2))
         return constant_sigma(self.from_unit(unit))
 
 
