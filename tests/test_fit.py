@@ -104,6 +104,31 @@ def test_a_resumed_run_goes_on_where_it_stopped(pack: Path, tmp_path: Path) -> N
         fit.run(other, pack, out, device="cpu", resume=True)
 
 
+def test_a_stage_can_train_on_smaller_crops(pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The best of the small stage, however good, is not what a run with full crops ends with."""
+    small = recipe.Stage(sets=("afw",), steps=4, lr=1e-3, batch=4, size_hw=(32, 32))
+    made = _recipe(architecture="resnet18", options={}, size_hw=(64, 64), stages=(small, replace(small, size_hw=None)))
+    seen, validate = [], fit.validate
+
+    def judge(net: Any, held: Any, size_hw: tuple[int, int], margin: float) -> dict[str, float]:
+        scores = validate(net, held, size_hw, margin)
+        seen.append((net.size_hw, size_hw))
+        return {**scores, "val_error": 0.0 if size_hw == (32, 32) else 50.0}
+
+    monkeypatch.setattr(fit, "validate", judge)
+    fit.run(made, pack, tmp_path / "out", device="cpu")
+    assert seen[:2] == [((32, 32),) * 2, ((64, 64),) * 2]
+    best = torch.load(tmp_path / "out" / "best.pt", weights_only=True)
+    assert best["step"] == 8
+    path = tmp_path / "out" / "tiny.onnx"
+    assert weights.read_card(path).size_hw == (64, 64)
+    assert onnxruntime.InferenceSession(path).get_inputs()[0].shape[1:] == [64, 64, 3]
+    stopped = tmp_path / "stopped"  # just between the two
+    fit.run(replace(made, stages=(small,)), pack, stopped, device="cpu")
+    fit.run(made, pack, stopped, device="cpu", resume=True)
+    assert torch.load(stopped / "best.pt", weights_only=True)["step"] == 8
+
+
 def test_an_earlier_training_is_not_begun_anew_by_accident(pack: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     fit.run(_recipe(), pack, out, device="cpu")

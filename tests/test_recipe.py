@@ -62,6 +62,12 @@ def test_recipes_load_and_build_their_net(name: str) -> None:
         ("stages = [{sets = ['afw'], steps = 1, lr = 0.1, teacher = ['self']}]", "relabel or trust"),
         ("stages = [{sets = ['afw'], steps = 1, lr = 0.1, trust = 0.5}]", "need a teacher"),
         ('options = "x"', "options"),
+        ("stages = [{sets = ['afw'], steps = 1, lr = 0.1, size_hw = [4, 4]}]", "size_hw"),
+        ("stages = [{sets = ['afw'], steps = 1, lr = 0.1, size_hw = 64}]", "size_hw"),
+        (
+            'architecture = "convnet"\nstages = [{sets = ["afw"], steps = 1, lr = 0.1, size_hw = [32, 32]}]',
+            "convnet can't be built with this size",
+        ),
         ("= =", "can't be read"),
     ],
 )

@@ -56,6 +56,12 @@ class LandmarkNet(nn.Module):
         self.register_buffer("sigma_scale", torch.ones(()))
         self.register_buffer("offset", torch.zeros(2))
 
+    def resize(self, size_hw: tuple[int, int]) -> None:
+        """From now on it takes crops of this size, (height, width); nets with dense layers over the map can't."""
+        for module in self.modules():
+            if isinstance(module, (LandmarkNet, PyramidHead)):
+                module.size_hw = size_hw
+
     def pixels(self, crops: Tensor) -> Tensor:
         """(B, H, W, 3) BGR, uint8 or float 0..255 -> (B, C, H, W) as the net wants them."""
         x = crops.permute(0, 3, 1, 2).float()  # in this order: bytes are turned over in a quarter of the time

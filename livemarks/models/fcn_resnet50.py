@@ -55,12 +55,13 @@ class FcnResNet50(LandmarkNet):
         return Raw(xy, spread.log(), torch.logit(presence.clamp(1e-4, 1 - 1e-4)), heat)
 
     def _window_mean(self, heat: Tensor, around: Tensor) -> tuple[Tensor, Tensor]:
-        """Soft-argmax of sigmoid(heat) within 1.5 target sigmas (7.5 px) of `around`, where the Gaussian stands."""
+        """Soft-argmax of sigmoid(heat) within 1.5 target sigmas (7.5 px at 224) of `around`, where the peak stands."""
         height, width = heat.shape[2:]
+        reach = 7.5 / 224 * max(self.size_hw)
         x = torch.arange(width, device=heat.device)
         y = torch.arange(height, device=heat.device)
-        near_x = (x - around[:, :, None, 0]).abs() <= 7.5  # (B, N, W)
-        near_y = (y - around[:, :, None, 1]).abs() <= 7.5
+        near_x = (x - around[:, :, None, 0]).abs() <= reach  # (B, N, W)
+        near_y = (y - around[:, :, None, 1]).abs() <= reach
         window = near_y[:, :, :, None] & near_x[:, :, None, :]
         return soft_argmax(torch.where(window, F.logsigmoid(heat), -60.0), self.size_hw)
 

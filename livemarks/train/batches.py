@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -152,8 +152,9 @@ class Batches:
     def __init__(
         self, faces: FaceTensors, labels: Tensor, stage: Stage, recipe: Recipe, worker: ThreadPoolExecutor
     ) -> None:
+        """recipe: as the stage has it."""
         self.faces, self.labels, self.size = faces, labels, stage.batch
-        self.recipe = replace(recipe, augment=recipe.augment.milder(stage.spoil))
+        self.recipe = recipe
         self.pool = faces.of(stage.sets)
         self.scheme: Scheme = plugins.load("schemes", recipe.scheme)
         self.worker = worker

@@ -91,8 +91,13 @@ def run(
             stage, done = _stage_at(recipe.stages, step)
             if stage is not current:
                 judged: LandmarkNet = kept.module if kept is not None else net  # type: ignore[assignment]
-                labels = batches.labels_for(train, stage, recipe, judged, out, scheme)
-                current, stream = stage, batches.Batches(train, labels, stage, recipe, worker)
+                now = stage.of(recipe)
+                if step and _stage_at(recipe.stages, step - 1)[0].of(recipe).size_hw != now.size_hw:
+                    best, stale = math.inf, 0  # errors at another size say nothing of this one
+                for resized in (net, judged):
+                    resized.resize(now.size_hw)
+                labels = batches.labels_for(train, stage, now, judged, out, scheme)
+                current, stream = stage, batches.Batches(train, labels, stage, now, worker)
             lr = _lr(stage, done)
             for group in optimiser.param_groups:
                 group["lr"] = lr
@@ -100,7 +105,7 @@ def run(
             net.train()
             with torch.autocast(where.type, torch.bfloat16, enabled=recipe.bf16):
                 raw = net.raw(net.pixels(crops))
-            loss = (losses.BY_NAME[recipe.loss](raw, xy, recipe.size_hw) * is_face).sum() / is_face.sum().clamp(min=1)
+            loss = (losses.BY_NAME[recipe.loss](raw, xy, now.size_hw) * is_face).sum() / is_face.sum().clamp(min=1)
             parts = {"loss": loss}
             if recipe.heads:
                 parts["sigma"] = (losses.sigma(raw, xy) * is_face).sum() / is_face.sum().clamp(min=1)
@@ -122,7 +127,7 @@ def run(
             scores: dict[str, float] = {}
             if step % recipe.validate_every == 0 or step == total:
                 judged = kept.module if kept is not None else net  # type: ignore[assignment]
-                scores = validate(judged, held, recipe.size_hw, recipe.margin)
+                scores = validate(judged, held, now.size_hw, recipe.margin)
                 stale = 0 if scores["val_error"] < best else stale + 1
                 if scores["val_error"] < best:
                     best = scores["val_error"]
@@ -143,6 +148,7 @@ def run(
                 if limit_minutes and time.monotonic() - started > limit_minutes * 60:
                     break
     table.plot(out / "loss.png", recipe.name)
+    net.resize(recipe.size_hw)
     net.load_state_dict(torch.load(out / "best.pt", map_location=where, weights_only=True)["net"])
     return finish(recipe, scheme, net, held, out)
 

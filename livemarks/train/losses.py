@@ -55,8 +55,8 @@ def heatmap(out: Raw, target: Tensor, size_hw: tuple[int, int]) -> Tensor:
     return 0.1 * (entropy * (inside & known)).sum(dim=1) / known.sum(dim=1).clamp(min=1) + wing(out, target, size_hw)
 
 
-def gaussian(out: Raw, target: Tensor, _size_hw: tuple[int, int]) -> Tensor:
-    """(B,) the FCN write-up's: full-size maps against Gaussians of sigma 5 px (at 224 px) and height 1.
+def gaussian(out: Raw, target: Tensor, size_hw: tuple[int, int]) -> Tensor:
+    """(B,) the FCN write-up's: full-size maps against Gaussians of height 1, sigma 5 px at 224 px and in proportion.
 
     Binary cross-entropy a pixel, summed over a map and divided by the Gaussian's area, so that maps that are nearly
     all background still learn. Missing points (NaN) don't count.
@@ -66,10 +66,12 @@ def gaussian(out: Raw, target: Tensor, _size_hw: tuple[int, int]) -> Tensor:
     x = torch.arange(width, device=target.device, dtype=torch.float32)
     y = torch.arange(height, device=target.device, dtype=torch.float32)
     known, at = ~torch.isnan(target).any(dim=2), torch.nan_to_num(target)
-    near_x = torch.exp(-((x - at[:, :, 0:1]) ** 2) / 50)  # (B, N, W); 50 = 2 * 5**2
-    near_y = torch.exp(-((y - at[:, :, 1:2]) ** 2) / 50)
+    variance = (_side(size_hw) * 5 / 224) ** 2
+    near_x = torch.exp(-((x - at[:, :, 0:1]) ** 2) / (2 * variance))  # (B, N, W)
+    near_y = torch.exp(-((y - at[:, :, 1:2]) ** 2) / (2 * variance))
     want = near_y[:, :, :, None] * near_x[:, :, None, :]
-    loss = F.binary_cross_entropy_with_logits(out.heat, want, reduction="none").sum(dim=(2, 3)) / (2 * math.pi * 25)
+    loss = F.binary_cross_entropy_with_logits(out.heat, want, reduction="none").sum(dim=(2, 3))
+    loss = loss / (2 * math.pi * variance)
     return (loss * known).sum(dim=1) / known.sum(dim=1).clamp(min=1)
 
 

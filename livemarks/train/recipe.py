@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -61,7 +61,8 @@ class Stage:
     whose mean says where points are: "self", the net as it is when the stage begins (or is resumed), or a name: the net
     of that recipe's folder beside the output, or else the one that ships. relabel: sets whose labels the teacher
     replaces. trust: weight of the teacher's points against the label's on all other sets, 0..1. spoil: the recipe's
-    chances of spoiling a crop are multiplied with it.
+    chances of spoiling a crop are multiplied with it. size_hw: crops of another size than the recipe's, while the stage
+    lasts; small ones teach a net that takes any size the same for less.
     """
 
     sets: tuple[str, ...]
@@ -73,6 +74,12 @@ class Stage:
     relabel: tuple[str, ...] = ()
     trust: float = 0.0
     spoil: float = 1.0
+    size_hw: tuple[int, int] | None = None
+
+    def of(self, recipe: Recipe) -> Recipe:
+        """The recipe as this stage has it: its own size of crops, its own chances of spoiling them."""
+        spoilt = recipe.augment.milder(self.spoil)
+        return replace(recipe, size_hw=self.size_hw or recipe.size_hw, augment=spoilt)
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,8 +221,10 @@ def _check(recipe: Recipe, where: str) -> None:
     for key, (value, allowed) in choices.items():
         if value not in allowed:
             raise LivemarksError(f"{where}: {key} must be one of {', '.join(map(repr, allowed))}, not {value!r}")
-    if len(recipe.size_hw) != 2 or not all(isinstance(n, int) and 8 <= n <= 1024 for n in recipe.size_hw):
-        raise LivemarksError(f"{where}: size_hw must be two whole numbers from 8 to 1024, not {recipe.size_hw}")
+    sizes = [recipe.size_hw, *(stage.size_hw for stage in recipe.stages if stage.size_hw is not None)]
+    for size_hw in sizes:
+        if len(size_hw) != 2 or not all(isinstance(n, int) and 8 <= n <= 1024 for n in size_hw):
+            raise LivemarksError(f"{where}: size_hw must be two whole numbers from 8 to 1024, not {size_hw}")
     for stage in recipe.stages:
         if not stage.sets:
             raise LivemarksError(f"{where}: a stage without sets has nothing to learn from")
@@ -229,21 +238,23 @@ def _check(recipe: Recipe, where: str) -> None:
         card_from_json(card_to_json(card(recipe, {})))
     except (ValueError, TypeError) as error:  # TypeError: TOML has dates, JSON has none
         raise LivemarksError(f"{where}: no card can say this: {error}") from None
-    _check_net(recipe, where)
+    for size_hw in sizes:
+        _check_net(recipe, size_hw, where)
 
 
-def _check_net(recipe: Recipe, where: str) -> None:
-    """Builds the net without memory, and asks it for what the loss looks at."""
+def _check_net(recipe: Recipe, size_hw: tuple[int, int], where: str) -> None:
+    """Builds the net without memory, and asks it for what the loss looks at in crops of this size."""
     scheme: Scheme = plugins.load("schemes", recipe.scheme)
     try:
         with torch.device("meta"):
             net = plugins.load("models", recipe.architecture)(scheme, size_hw=recipe.size_hw, **recipe.options).eval()
-            heat = net.raw(net.pixels(torch.empty(1, *recipe.size_hw, 3))).heat
+            net.resize(size_hw)
+            heat = net.raw(net.pixels(torch.empty(1, *size_hw, 3))).heat
     except (TypeError, ValueError, RuntimeError) as error:
         said = str(error).splitlines()[0]
         raise LivemarksError(
             f"{where}: {recipe.architecture} can't be built with this size and options: {said}"
         ) from None
-    whole = heat is not None and tuple(heat.shape[2:]) == recipe.size_hw
+    whole = heat is not None and tuple(heat.shape[2:]) == size_hw
     if (recipe.loss == "heatmap" and heat is None) or (recipe.loss == "gaussian" and not whole):
         raise LivemarksError(f"{where}: {recipe.architecture} has not the heatmaps that the loss {recipe.loss!r} needs")
