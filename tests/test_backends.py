@@ -444,6 +444,36 @@ def test_cache_folder_follows_the_user(monkeypatch: pytest.MonkeyPatch, tmp_path
 # --- Every architecture -----------------------------------------------------------------------------------------------
 
 
+def test_very_many_numbers_are_stored_as_bytes(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    options = {"channels": [4], "kernels": [3], "pools": [True], "dense": [800]}
+    net = plugins.load("models", "convnet")(plugins.load("schemes", "kaggle15"), size_hw=(24, 24), **options).eval()
+    with torch.no_grad():
+        net.classifier[0].weight[::2].mul_(100)  # a scale a channel: the small ones lose nothing by it
+        net.classifier[0].weight[5] = 0
+    card = Card("big", "convnet", "kaggle15", (24, 24), 1.2, options=options)
+    path = tmp_path / "big.onnx"
+    export(net, card, path)
+    assert 800 * 484 < path.stat().st_size < 1.2 * 800 * 484
+    faces = crops(2, (24, 24))
+    exact, other = load("torch", path, card, threads=1), load("onnx", path, card, threads=1)
+    assert_same(other(faces), exact(faces), 0.01)
+    with torch.inference_mode():
+        unrounded = tuple(value.numpy() for value in net(torch.from_numpy(faces)))
+    spread = np.std(unrounded[0])
+    assert spread > 10
+    assert_same(exact(faces), unrounded, 0.05 * spread)
+
+
+def test_a_scale_of_another_shape_is_refused(tmp_path: Path, model: Path) -> None:
+    damaged = onnx.load(model)
+    for name in ("fc.weight.int8_scale", "nobody.int8_scale"):
+        damaged.graph.initializer.append(numpy_helper.from_array(np.ones((1000, 1, 1), np.float32), name))
+    onnx.save(damaged, model)
+    with pytest.raises(LivemarksError, match="damaged"):
+        load("torch", model, CARD)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("recipe_name", sorted(path.stem for path in RECIPES.glob("*.toml")))
 def test_every_net_survives_the_way_through_its_file(recipe_name: str, tmp_path: Path) -> None:

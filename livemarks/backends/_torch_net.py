@@ -22,6 +22,7 @@ from livemarks.types import F32, U8, Card, LivemarksError
 
 # A counter that PyTorch's batch normalisation keeps while training, and a graph for inference doesn't.
 _TRAINING_ONLY = "num_batches_tracked"
+_SCALE = ".int8_scale"
 
 
 def open_net(path: Path, card: Card) -> nn.Module:
@@ -58,6 +59,10 @@ def _values(graph: onnx.GraphProto) -> dict[str, NDArray[Any]]:
     """The graph's numbers by their PyTorch names."""
     # copies, since PyTorch wants to be able to write
     values = {tensor.name: np.array(numpy_helper.to_array(tensor)) for tensor in graph.initializer}
+    for whole in [name.removesuffix(_SCALE) for name in values if name.endswith(_SCALE)]:  # see train/export.py
+        if whole in values:
+            full = np.empty(values[whole].shape, np.float32)  # no more, whatever shape a damaged file's scale has
+            values[whole] = np.multiply(values[whole], values[whole + _SCALE], out=full)
     # The exporter folds, and so renames, a convolution's bias with the normalisation after it, and the factor of sigma.
     # That vanishes if it is 1, and the points' offset if it is 0.
     values.setdefault("sigma_scale", np.ones((), np.float32))

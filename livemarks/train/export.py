@@ -2,8 +2,8 @@
 
 Parameters keep their PyTorch names, but for biases that the exporter makes by folding batch normalisation into a
 convolution; backends/_torch_net.py finds its way by the graph there. Those of more than a few numbers are stored as
-float16 under that name, with a Cast back to float32 behind it: half the bytes, and the same float32 arithmetic in every
-backend.
+float16 under that name, and those of very many as int8 with a scale an output channel, with nodes behind that make
+float32 of them: a half or a quarter of the bytes, and the same float32 arithmetic in every backend.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import torch
+from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from livemarks.models._net import LandmarkNet
@@ -25,6 +26,8 @@ from livemarks.weights import CARD_KEY, card_to_json, read_card
 
 _OPSET = 18
 _SMALL = 64  # numbers; shorter ones stay float32
+_LARGE = 250_000  # longer ones become int8
+_SCALE = ".int8_scale"  # after a parameter's name: what its whole numbers are multiplied with
 
 
 def export(net: LandmarkNet, card: Card, path: Path) -> None:
@@ -49,7 +52,7 @@ def export(net: LandmarkNet, card: Card, path: Path) -> None:
         )
     assert program is not None
     model = program.model_proto
-    _halve(model.graph)
+    _shrink(model.graph)
     del model.metadata_props[:]
     onnx.helper.set_model_props(model, {CARD_KEY: card_to_json(card)})
     model.producer_name, model.doc_string = "livemarks", ""
@@ -80,25 +83,41 @@ def _write(model: onnx.ModelProto, path: Path) -> None:
     os.replace(temporary, path)
 
 
-def _halve(graph: onnx.GraphProto) -> None:
-    """Turns every larger float32 initializer into float16 plus a Cast, in place."""
-    casts, halved = [], set()
+def _shrink(graph: onnx.GraphProto) -> None:
+    """Stores every larger float32 initializer in fewer bytes, in place, and computes float32 from it."""
+    nodes, scales, shrunk = [], [], set()
     for tensor in graph.initializer:
         if tensor.data_type != onnx.TensorProto.FLOAT or int(np.prod(tensor.dims)) < _SMALL:
             continue
         value = numpy_helper.to_array(tensor)
-        if np.abs(value).max() > np.finfo(np.float16).max:
-            raise LivemarksError(f"{tensor.name} doesn't fit float16: its largest number is {np.abs(value).max():.3g}")
         name, full = tensor.name, f"{tensor.name}.float32"
-        tensor.CopyFrom(numpy_helper.from_array(value.astype(np.float16), name))
         for node in graph.node:
             for i, used in enumerate(node.input):
                 if used == name:
                     node.input[i] = full
-        halved.add(name)
-        casts.append(onnx.helper.make_node("Cast", [name], [full], name=f"{name}.cast", to=onnx.TensorProto.FLOAT))
-    for cast in reversed(casts):
-        graph.node.insert(0, cast)
-    shapes = [value for value in graph.value_info if value.name not in halved]  # the others say float32
+        shrunk.add(name)
+        if value.size >= _LARGE and value.ndim > 1:
+            whole, scale = _whole_numbers(value)
+            tensor.CopyFrom(numpy_helper.from_array(whole, name))
+            scales.append(numpy_helper.from_array(scale, name + _SCALE))
+            cast = f"{name}.unscaled"
+            nodes.append(onnx.helper.make_node("Mul", [cast, name + _SCALE], [full], name=f"{name}.mul"))
+        else:
+            if np.abs(value).max() > np.finfo(np.float16).max:
+                raise LivemarksError(f"{name} doesn't fit float16: its largest number is {np.abs(value).max():.3g}")
+            tensor.CopyFrom(numpy_helper.from_array(value.astype(np.float16), name))
+            cast = full
+        nodes.append(onnx.helper.make_node("Cast", [name], [cast], name=f"{name}.cast", to=onnx.TensorProto.FLOAT))
+    graph.initializer.extend(scales)
+    for node in nodes:  # each in front of those before it
+        graph.node.insert(0, node)
+    shapes = [value for value in graph.value_info if value.name not in shrunk]  # the others say float32
     del graph.value_info[:]
     graph.value_info.extend(shapes)
+
+
+def _whole_numbers(value: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """Whole numbers from -127 to 127, and what to multiply those of each output channel (first axis) with."""
+    largest = np.abs(value).max(axis=tuple(range(1, value.ndim)), keepdims=True)
+    scale = np.where(largest > 0, largest / 127, 1).astype(np.float32)
+    return np.round(value / scale).astype(np.int8), scale
