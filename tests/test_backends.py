@@ -465,7 +465,7 @@ def test_very_many_numbers_are_stored_as_bytes(tmp_path: Path) -> None:
     assert_same(exact(faces), unrounded, 0.05 * spread)
 
 
-def test_a_scale_of_another_shape_is_refused(tmp_path: Path, model: Path) -> None:
+def test_a_scale_of_another_shape_is_refused(model: Path) -> None:
     damaged = onnx.load(model)
     for name in ("fc.weight.int8_scale", "nobody.int8_scale"):
         damaged.graph.initializer.append(numpy_helper.from_array(np.ones((1000, 1, 1), np.float32), name))
