@@ -15,7 +15,8 @@ class ConvNet(LandmarkNet):
     follows it. dense: widths of the hidden layers. dropout: True puts 10, 20, 30 % after the first three pools and 50 %
     after the first hidden layer, the tutorial's rates. Pixels enter as value / 255 - 0.5 (`centred`, the exercise's
     range) or value / 255 (Kaggle's tutorials'). he: start the hidden layers as He et al. (2015) and the last one at
-    zero, PyTorch's way otherwise; SGD's large first steps would leave no unit alive there.
+    zero, PyTorch's way otherwise; SGD's large first steps would leave no unit alive there. twice: answer with the mean
+    over the crop and its mirror image.
     """
 
     def __init__(
@@ -30,8 +31,10 @@ class ConvNet(LandmarkNet):
         dropout: bool = False,
         centred: bool = False,
         he: bool = False,
+        twice: bool = False,
     ) -> None:
-        super().__init__(size_hw, grey=True, shift=127.5 if centred else 0.0, scale=255.0)
+        mirror = scheme.mirror if twice else ()
+        super().__init__(size_hw, grey=True, shift=127.5 if centred else 0.0, scale=255.0, mirror=mirror)
         height, width = self.size_hw
         layers: list[nn.Module] = []
         inputs = 1
@@ -69,5 +72,5 @@ class ConvNet(LandmarkNet):
 
 
 def build(scheme: Scheme, **options: object) -> LandmarkNet:
-    """The net. Options: size_hw, channels, kernels, pools, dense, dropout, centred, he (see ConvNet)."""
+    """The net. Options: size_hw, channels, kernels, pools, dense, dropout, centred, he, twice (see ConvNet)."""
     return ConvNet(scheme, **options)  # type: ignore[arg-type]

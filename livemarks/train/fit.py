@@ -155,7 +155,7 @@ def run(
 
 def finish(recipe: Recipe, scheme: Scheme, net: LandmarkNet, held: FaceTensors, out: Path) -> dict[str, float]:
     """Calibrates points and sigma on the held-out faces, and writes OUT/NAME.onnx with its card."""
-    if recipe.augment.flip:
+    if recipe.augment.flip and not recipe.holdout_persons:  # people that a recipe names are those it is scored on
         _align(net, held, recipe)
     _calibrate(net, held, recipe, scheme)
     scores = validate(net, held, recipe.size_hw, recipe.margin)
