@@ -10,10 +10,13 @@ from livemarks.types import Scheme
 
 
 class ResNet18(LandmarkNet):
-    """Trunk, mean over the map, one linear layer to 2 N numbers in [-1, 1] over the crop."""
+    """Trunk, mean over the map, one linear layer to 2 N numbers in [-1, 1] over the crop.
 
-    def __init__(self, scheme: Scheme, size_hw: tuple[int, int]) -> None:
-        super().__init__(size_hw, grey=True)
+    twice: answer with the mean over the crop and its mirror image.
+    """
+
+    def __init__(self, scheme: Scheme, size_hw: tuple[int, int], *, twice: bool = False) -> None:
+        super().__init__(size_hw, grey=True, mirror=scheme.mirror if twice else ())
         self.trunk = Trunk(Basic, (2, 2, 2, 2), 1, dilated=False)
         self.fc = nn.Linear(self.trunk.out_channels, 2 * len(scheme))
         nn.init.normal_(self.fc.weight, std=1e-3)
@@ -27,5 +30,5 @@ class ResNet18(LandmarkNet):
 
 
 def build(scheme: Scheme, **options: object) -> LandmarkNet:
-    """The net. Options: size_hw."""
+    """The net. Options: size_hw, twice (see ResNet18)."""
     return ResNet18(scheme, **options)  # type: ignore[arg-type]
