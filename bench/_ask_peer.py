@@ -62,7 +62,7 @@ def ask_peer(
             if chosen is not None:
                 xy[i] = found[chosen]
     unknown = np.full(len(faces), np.nan)
-    return Answers(xy, None, unknown, unknown), str(hello["version"])
+    return Answers(xy, None, unknown), str(hello["version"])
 
 
 def _started(command: Sequence[str], log: IO[str]) -> subprocess.Popen[str]:

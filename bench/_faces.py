@@ -23,7 +23,9 @@ from livemarks.types import F32, F64, U8, FaceBox, Frame, Scheme
 # A detector's box and the label's that share less belong to two faces: equal boxes half a width apart share a third.
 _SAME_FACE_IOU = 0.3
 _IMM_HELD_OUT = {f"{person:02d}" for person in range(33, 41)}  # the exercise's validation people
-_KAGGLE_PX = 96  # crop side in whose pixels errors of the 15 points are told, as Kaggle does
+# Errors of the 15 points are told as Kaggle does, in pixels of a 96-px picture that shows the face as Kaggle's do: so
+# many times the longer side of its labels' upright box, which puts the eyes 36 px apart. One ruler for every net.
+_KAGGLE_PX, _KAGGLE_MARGIN = 96, 1.15
 LOW_PRESENCE = 0.5  # below it a track isn't shown (the Tracker's presence_floor)
 
 Detect = Callable[[Frame], tuple[FaceBox, ...]]
@@ -42,13 +44,12 @@ class Truth:
 class Answers:
     """What was found on n faces: xy (n, N, 2) and sigma (n, N) px of the pictures, NaN where the face was missed.
 
-    sigma is None for a peer that has none. presence: (n,) in 0..1. crop_px: (n,) picture px along the side of the crop.
+    sigma is None for a peer that has none. presence: (n,) in 0..1.
     """
 
     xy: F64
     sigma: F64 | None
     presence: F64
-    crop_px: F64
 
 
 @cache
@@ -114,13 +115,21 @@ def score(answers: Answers, faces: Sequence[Truth], scheme_name: str) -> dict[st
         "rmse_px": metrics.rmse_px(pred, true),
         "regions_percent": metrics.region_means(errors, scheme),
     }
-    if scheme_name == "kaggle15" and not np.isnan(answers.crop_px[found]).any():
-        to_kaggle = (_KAGGLE_PX / answers.crop_px[found])[:, None, None]
+    if scheme_name == "kaggle15":
+        to_kaggle = np.array([_kaggle_zoom(face.sample) for face in faces])[found, None, None]
         row["rmse_96_px"] = metrics.rmse_px(pred * to_kaggle, true * to_kaggle)
     if answers.sigma is not None:
         row["low_presence"] = int((answers.presence[found] < LOW_PRESENCE).sum())
         row["sigma_coverage"] = coverage(pred, true, answers.sigma[found], scheme)
     return row
+
+
+def _kaggle_zoom(sample: Sample) -> float:
+    """A picture's pixels as pixels of Kaggle's."""
+    if sample.set == "kaggle":
+        return 1.0
+    box = box_from_points(sample.xy, plugins.load("schemes", sample.scheme), upright=True)
+    return _KAGGLE_PX / (_KAGGLE_MARGIN * float(box.size_wh.max()))
 
 
 def coverage(pred: F64, true: NDArray[Any], sigma: F64, scheme: Scheme) -> dict[str, list[float]]:

@@ -77,7 +77,7 @@ def floor(path: Path, seconds: float) -> dict[str, float]:
         if node.op_type == "Conv":
             flops += 2 * int(np.prod(shapes[node.output[0]])) * int(np.prod(shapes[node.input[1]][1:]))
         elif node.op_type in ("Gemm", "MatMul"):
-            flops += 2 * int(np.prod(shapes[node.input[1]]))
+            flops += 2 * int(np.prod(shapes[node.output[0]])) * shapes[node.input[0]][-1]
     numbers = sum(int(np.prod(tensor.dims)) for tensor in graph.initializer)
 
     side = 512

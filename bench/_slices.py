@@ -179,7 +179,7 @@ def measure(landmarker: Landmarker, faces: Sequence[Truth], detect: Detect) -> I
 def _row(faces: Sequence[Truth], found: Sequence[Landmarks], missed: Sequence[bool]) -> dict[str, Any]:
     presence = np.array([landmarks.presence for landmarks in found])
     xy, sigma = np.stack([points.xy for points in found]), np.stack([points.sigma for points in found])
-    answers = Answers(xy.astype(np.float64), sigma.astype(np.float64), presence, np.full(len(faces), np.nan))
+    answers = Answers(xy.astype(np.float64), sigma.astype(np.float64), presence)
     scores = score(answers, faces, found[0].scheme.name)
     row = {
         "faces": len(faces),

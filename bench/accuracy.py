@@ -52,7 +52,7 @@ def ask_net(landmarker: Landmarker, margin: float, faces: Sequence[Truth], box_k
     """What a net says of every face, with one kind of box."""
     count = len(landmarker.scheme)
     xy, sigma = np.full((len(faces), count, 2), np.nan), np.full((len(faces), count), np.nan)
-    presence, crop_px = np.full(len(faces), np.nan), np.full(len(faces), np.nan)
+    presence = np.full(len(faces), np.nan)
     for i, face in enumerate(watched(faces, f"{box_kind} box")):
         image = face.sample.read()
         box: FaceBox | None = label_box(face.sample, image, margin)
@@ -67,8 +67,7 @@ def ask_net(landmarker: Landmarker, margin: float, faces: Sequence[Truth], box_k
             box = box_from_points(landmarks.xy, landmarker.scheme)
             (landmarks,) = landmarker(image, [box])
         xy[i], sigma[i], presence[i] = landmarks.xy, landmarks.sigma, landmarks.presence
-        crop_px[i] = margin * float(box.size_wh.max())
-    return Answers(xy, sigma, presence, crop_px)
+    return Answers(xy, sigma, presence)
 
 
 # --- tables and pictures ---------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -93,17 +94,19 @@ def test_a_recrop_is_cut_around_the_nets_own_points(tmp_path: Path) -> None:
     box = FaceBox(np.array([80, 70, 120, 110], np.float32))
     once, again = (ask(faces, kind, lambda _: (box,)) for kind in ("detector", "recrop"))
     assert np.ptp(once.xy[0], axis=0).max() == pytest.approx(20, abs=0.1)
-    assert again.crop_px[0] == pytest.approx(1.6 * np.ptp(once.xy[0], axis=0).max(), rel=0.1)  # smaller, and turned
+    assert np.ptp(again.xy[0], axis=0).max() == pytest.approx(10, rel=0.1)  # in a crop half as large, and turned
 
 
-def test_the_15_points_are_told_in_px_of_the_crop_at_96(tmp_path: Path) -> None:
-    kaggle = plugins.load("schemes", "kaggle15")
-    face = truth(tmp_path, "a", ring68(100, 90, 20))
+def test_the_15_points_are_told_in_px_of_a_picture_like_kaggles(tmp_path: Path) -> None:
+    """Of the label's box alone, whatever crop a net was given."""
+    face = truth(tmp_path, "a", ring68(100, 90, 20))  # 40 px across, so Kaggle's picture would have 46
     face15 = _faces.Truth(face.sample, np.zeros((15, 2), np.float32), 50.0)
-    answers = _faces.Answers(np.full((1, 15, 2), 3.0), None, np.full(1, np.nan), np.full(1, 192.0))
-    row = _faces.score(answers, [face15], kaggle.name)
+    answers = _faces.Answers(np.full((1, 15, 2), 3.0), None, np.full(1, np.nan))
+    row = _faces.score(answers, [face15], "kaggle15")
     assert row["rmse_px"] == pytest.approx(3)
-    assert row["rmse_96_px"] == pytest.approx(1.5)
+    assert row["rmse_96_px"] == pytest.approx(3 * 96 / 46, rel=1e-3)
+    theirs = _faces.Truth(replace(face.sample, set="kaggle"), face15.xy, 50.0)
+    assert _faces.score(answers, [theirs], "kaggle15")["rmse_96_px"] == pytest.approx(3)
 
 
 def test_faces_without_eye_corners_count_in_pixels_alone(tmp_path: Path) -> None:
@@ -111,7 +114,7 @@ def test_faces_without_eye_corners_count_in_pixels_alone(tmp_path: Path) -> None
     faces = [_faces.Truth(face.sample, np.zeros((15, 2), np.float32), distance) for distance in (50.0, float("nan"))]
     unknown = np.full(2, np.nan)
     pred = np.stack([np.full((15, 2), 3.0), np.full((15, 2), 4.0)])
-    row = _faces.score(_faces.Answers(pred, None, unknown, unknown), faces, "kaggle15")
+    row = _faces.score(_faces.Answers(pred, None, unknown), faces, "kaggle15")
     assert row["nme_percent"] == pytest.approx(100 * 3 * 2**0.5 / 50)
     assert row["rmse_px"] == pytest.approx(12.5**0.5)
 
@@ -129,7 +132,7 @@ def test_the_nose_tip_is_normalised_by_imms_own_eyes(tmp_path: Path) -> None:
     assert face.interocular_px == pytest.approx(40, abs=1e-3)
     np.testing.assert_allclose(face.xy, xy[52:53], atol=1e-3)
     unknown = np.full(1, np.nan)
-    row = _faces.score(_faces.Answers(xy[None, 52:53] + (4, 0), None, unknown, unknown), [face], "nose1")
+    row = _faces.score(_faces.Answers(xy[None, 52:53] + (4, 0), None, unknown), [face], "nose1")
     assert row["nme_percent"] == pytest.approx(10, abs=0.01)
 
 

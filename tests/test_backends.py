@@ -458,11 +458,9 @@ def test_very_many_numbers_are_stored_as_bytes(tmp_path: Path) -> None:
     faces = crops(2, (24, 24))
     exact, other = load("torch", path, card, threads=1), load("onnx", path, card, threads=1)
     assert_same(other(faces), exact(faces), 0.01)
-    with torch.inference_mode():
-        unrounded = tuple(value.numpy() for value in net(torch.from_numpy(faces)))
-    spread = np.std(unrounded[0])
-    assert spread > 10
-    assert_same(exact(faces), unrounded, 0.05 * spread)
+    kept: Any = _torch_net.open_net(path, card)
+    want, got = net.classifier[0].weight, kept.classifier[0].weight
+    assert ((got - want).abs() <= want.abs().amax(dim=1, keepdim=True) / 127 * 0.501).all()
 
 
 def test_a_scale_of_another_shape_is_refused(model: Path) -> None:

@@ -14,7 +14,7 @@ onnxruntime = pytest.importorskip("onnxruntime")
 from livemarks import cli, plugins, weights  # noqa: E402
 from livemarks.backends import _torch_net  # noqa: E402
 from livemarks.models._net import LandmarkNet, PyramidHead, Raw  # noqa: E402
-from livemarks.train import batches, fit, recipe, study, teach  # noqa: E402
+from livemarks.train import batches, fit, losses, recipe, study, teach  # noqa: E402
 from livemarks.train.augment import Augment  # noqa: E402
 from livemarks.train.export import export  # noqa: E402
 from livemarks.train.log import Log  # noqa: E402
@@ -106,9 +106,27 @@ def test_a_resumed_run_goes_on_where_it_stopped(pack: Path, tmp_path: Path) -> N
 
 def test_a_stage_can_train_on_smaller_crops(pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The best of the small stage, however good, is not what a run with full crops ends with."""
-    small = recipe.Stage(sets=("afw",), steps=4, lr=1e-3, batch=4, size_hw=(32, 32))
+    small = recipe.Stage(
+        sets=("afw",), steps=4, lr=1e-3, batch=4, size_hw=(32, 32), teacher=("self",), trust=0.5, spoil=0.5
+    )
     made = _recipe(architecture="resnet18", options={}, size_hw=(64, 64), stages=(small, replace(small, size_hw=None)))
     seen, validate = [], fit.validate
+    trained, pixels, itself, mse = [], LandmarkNet.pixels, teach.itself, losses.mse
+    taught: list[tuple[int, int]] = []
+
+    def look(net: LandmarkNet, crops: Any) -> Any:
+        if net.training:
+            trained.append((net.size_hw, tuple(crops.shape[1:3])))
+        return pixels(net, crops)
+
+    def lose(out: Raw, xy: Any, size_hw: tuple[int, int]) -> Any:
+        assert size_hw == trained[-1][0]
+        return mse(out, xy, size_hw)
+
+    def teacher(net: Any, scheme: Any, size_hw: tuple[int, int], margin: float) -> teach.Teacher:
+        assert net.size_hw == size_hw
+        taught.append(size_hw)
+        return itself(net, scheme, size_hw, margin)
 
     def judge(net: Any, held: Any, size_hw: tuple[int, int], margin: float) -> dict[str, float]:
         scores = validate(net, held, size_hw, margin)
@@ -116,8 +134,13 @@ def test_a_stage_can_train_on_smaller_crops(pack: Path, tmp_path: Path, monkeypa
         return {**scores, "val_error": 0.0 if size_hw == (32, 32) else 50.0}
 
     monkeypatch.setattr(fit, "validate", judge)
+    monkeypatch.setattr(LandmarkNet, "pixels", look)
+    monkeypatch.setattr(teach, "itself", teacher)
+    monkeypatch.setitem(losses.BY_NAME, "mse", lose)
     fit.run(made, pack, tmp_path / "out", device="cpu")
     assert seen[:2] == [((32, 32),) * 2, ((64, 64),) * 2]
+    assert trained == [((32, 32),) * 2] * 4 + [((64, 64),) * 2] * 4
+    assert taught == [(32, 32), (64, 64)]
     best = torch.load(tmp_path / "out" / "best.pt", weights_only=True)
     assert best["step"] == 8
     path = tmp_path / "out" / "tiny.onnx"
@@ -377,6 +400,28 @@ def test_sigma_is_calibrated_point_by_point_where_the_net_has_a_head(head: bool)
     else:
         assert len(set(sigma.tolist())) == 1
         assert spread.min() < sigma[0] < spread.max()
+
+
+@pytest.mark.parametrize(("flip", "named", "moves"), [(0.5, (), True), (0.0, (), False), (0.5, ("p1",), False)])
+def test_only_who_learnt_from_mirrored_faces_is_moved_and_by_no_one_it_is_scored_on(
+    flip: float, named: tuple[str, ...], moves: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = _recipe(size_hw=(64, 64), margin=1.0, augment=Augment(flip=flip), holdout_persons=named)
+    upright = torch.tensor([31.5, 31.5, 64.0, 0.0]).expand(3, 2, 4)
+    held = batches.FaceTensors(
+        torch.zeros(3, 3, 64, 64, dtype=torch.uint8), torch.full((3, 15, 2), 33.5), upright, torch.ones(3), ("afw",) * 3
+    )
+    net = Guessing(15, head=False)
+    monkeypatch.setattr(fit, "export", lambda *_: None)
+    fit.finish(made, plugins.load("schemes", "kaggle15"), net, held, tmp_path)
+    assert net.offset.tolist() == [2.0 if moves else 0.0, 0.0]
+
+
+def test_a_stage_spoils_as_it_says() -> None:
+    made = _recipe(augment=Augment(jpeg=0.4), size_hw=(64, 64))
+    now = replace(made.stages[0], spoil=0.5, size_hw=(32, 32)).of(made)
+    assert (now.augment.jpeg, now.size_hw) == (0.2, (32, 32))
+    assert made.stages[0].of(made) == made
 
 
 def test_points_are_moved_sideways_by_what_they_are_off_on_average() -> None:

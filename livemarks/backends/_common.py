@@ -8,7 +8,7 @@ from pathlib import Path
 from livemarks import plugins
 from livemarks.types import F32, Card, LivemarksError, Scheme
 
-# A file beyond this is no landmark net: the largest here, fcn-resnet50-68, has some 70 MB. Bounds memory before it is
+# A file beyond this is no landmark net: the largest here, fcn-resnet50-68, has some 35 MB. Bounds memory before it is
 # taken.
 _MAX_FILE_BYTES = 1 << 30
 

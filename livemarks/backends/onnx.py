@@ -56,7 +56,7 @@ def load(
 # Nets in files below this get one thread. Measured once by hand, on two cores, 10th percentiles, not spinning: an early
 # lite-68 took 1.2 ms on one thread and 1.2 ms on two, since each of its layers is over before a second thread has woken
 # up; but if another program kept a core busy, 1.8 ms on one and up to 6 ms on two, waiting for that thread. resnet18-68
-# (22 MB) took 19 ms on one, 10.5 ms on two. A rule and no measurement at start, so that two runs do the same.
+# (now 12 MB) took 19 ms on one, 10.5 ms on two. A rule and no measurement at start, so that two runs do the same.
 # Several faces are another matter: two threads that each run the small net on half of them wait for each other but
 # once. Four faces took 4.2 ms on one thread, 3.8 ms on two of ONNX Runtime's, 2.6 ms as halves; two 2.2, 1.9 and 1.4.
 _SMALL_BYTES = 4 << 20

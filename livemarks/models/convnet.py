@@ -67,7 +67,7 @@ class ConvNet(LandmarkNet):
     def raw(self, pixels: Tensor) -> Raw:
         hidden = self.classifier[:-1](self.features(pixels).flatten(1)).float()
         with exact(hidden.device):  # in bfloat16, points near the crop's edge are up to a fifth of a pixel off
-            unit = self.classifier[-1](hidden).unflatten(1, (-1, 2))
+            unit = self.classifier[-1](hidden).float().unflatten(1, (-1, 2))
         return constant_sigma(self.from_unit(unit))
 
 

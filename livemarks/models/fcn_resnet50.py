@@ -30,7 +30,7 @@ def top_mean(heat: Tensor) -> tuple[Tensor, Tensor]:
 class FcnResNet50(LandmarkNet):
     """Dilated trunk at stride 8, the FCN head, bilinear to full size; pixels' logits, trained towards Gaussians.
 
-    decode: "top25" as the write-up, on sigmoid brightness; "soft" takes the soft-argmax of a 9-px window around it.
+    decode: "top25" as the write-up, on sigmoid brightness; "soft" takes the soft-argmax of a window around it.
     """
 
     def __init__(self, scheme: Scheme, size_hw: tuple[int, int], *, decode: str = "top25") -> None:

@@ -25,7 +25,7 @@ class ResNet18(LandmarkNet):
     def raw(self, pixels: Tensor) -> Raw:
         pooled = self.trunk(pixels).mean(dim=(2, 3)).float()
         with exact(pooled.device):  # in bfloat16, points near the crop's edge are up to a quarter of a pixel off
-            unit = self.fc(pooled).unflatten(1, (-1, 2))
+            unit = self.fc(pooled).float().unflatten(1, (-1, 2))
         return constant_sigma(self.from_unit(unit))
 
 

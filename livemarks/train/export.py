@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import warnings
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -52,7 +53,7 @@ def export(net: LandmarkNet, card: Card, path: Path) -> None:
         )
     assert program is not None
     model = program.model_proto
-    _shrink(model.graph)
+    _shrink(model.graph, net.state_dict().keys())
     del model.metadata_props[:]
     onnx.helper.set_model_props(model, {CARD_KEY: card_to_json(card)})
     model.producer_name, model.doc_string = "livemarks", ""
@@ -83,11 +84,11 @@ def _write(model: onnx.ModelProto, path: Path) -> None:
     os.replace(temporary, path)
 
 
-def _shrink(graph: onnx.GraphProto) -> None:
-    """Stores every larger float32 initializer in fewer bytes, in place, and computes float32 from it."""
+def _shrink(graph: onnx.GraphProto, names: Collection[str]) -> None:
+    """Stores the larger float32 initializers of these names in fewer bytes, in place, and computes float32 from it."""
     nodes, scales, shrunk = [], [], set()
     for tensor in graph.initializer:
-        if tensor.data_type != onnx.TensorProto.FLOAT or int(np.prod(tensor.dims)) < _SMALL:
+        if tensor.name not in names or tensor.data_type != onnx.TensorProto.FLOAT or np.prod(tensor.dims) < _SMALL:
             continue
         value = numpy_helper.to_array(tensor)
         name, full = tensor.name, f"{tensor.name}.float32"

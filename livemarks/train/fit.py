@@ -143,7 +143,7 @@ def run(
                 table.write(step=step, lr=lr, **sums, **scores)
             if scores:
                 _save(out / LAST, net, kept, optimiser, step, best, stale)
-                if recipe.patience and stale >= recipe.patience:
+                if recipe.patience and stale >= recipe.patience and now.size_hw == recipe.size_hw:
                     break
                 if limit_minutes and time.monotonic() - started > limit_minutes * 60:
                     break
