@@ -121,13 +121,6 @@ def box_from_points(xy: NDArray[Any], scheme: Scheme, score: float = 1.0, uprigh
     return FaceBox(np.array([cx - half_w, cy - half_h, cx + half_w, cy + half_h], np.float32), score, roll_rad)
 
 
-def mirror_points(xy: NDArray[Any], width: int, scheme: Scheme) -> F32:
-    """(N, 2) points as they lie, and are called, after the image of that width is mirrored left to right."""
-    mirrored = xy[list(scheme.mirror)].astype(np.float32)
-    mirrored[:, 0] = width - 1 - mirrored[:, 0]
-    return mirrored
-
-
 def iou(a_xyxy: NDArray[Any], b_xyxy: NDArray[Any]) -> F32:
     """Intersection over union of every box in (A, 4) with every box in (B, 4): (A, B), roll ignored."""
     low = np.maximum(a_xyxy[:, None, :2], b_xyxy[None, :, :2])  # (A, B, 2)

@@ -67,7 +67,8 @@ _NEAR_S = 1.0
 _ASTRAY = 0.6
 # From one frame to the next of a film this many points, spread over the frame, correlate by 0.83 and more, or by 0.33
 # to 0.8 where a whole picture is shaken hard; across made-up cuts by 0.39 to 0.64 (five films, measured once by hand).
-# A false alarm costs one look of the detector. Noise in the dark doesn't correlate either, but differs by less.
+# A false alarm costs a look of the detector, and whomever that doesn't see. Noise in the dark doesn't correlate either,
+# but differs by less.
 _CUT_POINTS = 16  # along each side
 _CUT_CORRELATION, _CUT_RMS_GREYS = 0.7, 25.0
 # Smaller faces have hardly a pixel a point.
@@ -125,8 +126,8 @@ class Tracker:
     followed, how often the detector looks for more; check_s: how often it looks in any case; rest_s: how often where
     nobody is followed (0: in every frame), which spares the CPU of a camera in an empty room. presence_sure: a track
     that the detector doesn't see in three looks lives on only above this. max_gap_s: a longer pause between frames, or
-    jump back in time, ends all tracks, but where frames are few it must be longer than they are apart as well. All
-    times are frame times.
+    jump back in time, ends all tracks, as frames of another size do, but where frames are few it must be longer than
+    they are apart as well. All times are frame times.
     """
 
     def __init__(
@@ -157,6 +158,7 @@ class Tracker:
         self._t_s = self._looked_s = -math.inf
         self._pace_s = math.inf  # the last time from frame to frame; any is believed of a film that has just begun
         self._view: F32 | None = None  # (n,) greys of the last frame
+        self._size_wh = (0, 0)
         self._stage_s: dict[str, float] = {}
 
     def step(self, frame: Frame) -> Result:
@@ -164,8 +166,9 @@ class Tracker:
         self._stage_s = {"detect": 0.0, "crop": 0.0, "infer": 0.0, "smooth": 0.0}
         dt_s, self._t_s = frame.t_s - self._t_s, frame.t_s
         longest_s = max(self._max_gap_s, _PAUSE * min(self._pace_s, _SLOWEST_S))
-        if not -self._max_gap_s <= dt_s <= longest_s:
+        if not -self._max_gap_s <= dt_s <= longest_s or frame.size_wh != self._size_wh:
             self._faces.clear()
+        self._size_wh = frame.size_wh
         self._pace_s = dt_s if dt_s > 0 else self._pace_s
         cut = self._is_cut(frame.image)
         for face in self._faces:
@@ -237,6 +240,9 @@ class Tracker:
         with self._timed("detect"):
             detections = self._detector(frame)
         match = _matched(self._faces, detections)
+        if dt_s > self._max_gap_s:  # in a slow film, who is nowhere near has gone, and keeps no place from who came
+            self._faces = [face for i, face in enumerate(self._faces) if face.seen or i in match]
+            match = _matched(self._faces, detections)
         unseen = []
         for i, face in enumerate(self._faces):
             face.unconfirmed = 0 if i in match else face.unconfirmed + 1

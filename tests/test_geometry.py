@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from livemarks import plugins
-from livemarks.geometry import box_from_points, crop_affine, face_crop, iou, mirror_points, roll_from_points
+from livemarks.geometry import box_from_points, crop_affine, face_crop, iou, roll_from_points
 from livemarks.types import F64, U8, Affine, FaceBox
 
 IBUG = plugins.load("schemes", "ibug68")
@@ -112,13 +112,6 @@ def test_points_on_a_line_span_a_thin_box(at: float) -> None:
         width, height = box_from_points(xy, IBUG, upright=upright).size_wh.tolist()
         assert width == pytest.approx(50, abs=0.02)
         assert 0 < height < 0.1
-
-
-@pytest.mark.parametrize("name", plugins.names("schemes"))
-def test_mirroring_twice_changes_nothing(name: str) -> None:
-    scheme = plugins.load("schemes", name)
-    xy = np.random.default_rng(0).uniform(0, 127, (len(scheme), 2)).astype(np.float32)
-    np.testing.assert_allclose(mirror_points(mirror_points(xy, 128, scheme), 128, scheme), xy, atol=1e-4)
 
 
 def test_iou_of_halves_and_strangers() -> None:

@@ -525,6 +525,23 @@ def test_in_a_slow_film_a_face_keeps_its_id(fps: float) -> None:
     assert {tuple(ids(result)) for result in results} == {(1,)}
 
 
+@pytest.mark.parametrize("fps", [0.5, 1.0, 1.3])
+def test_in_a_slow_film_who_has_gone_keeps_nobody_out(fps: float) -> None:
+    places = [(100, 100), (500, 380), (320, 240), (120, 380)]
+    world = World(Person(lambda t_s: (*places[round(t_s * fps) % 4], 100)))
+    results = play(world, tracker_of(world), seconds(20 / fps, fps=fps))
+    assert all(len(result.faces) == 1 for result in results)
+
+
+def test_frames_of_another_size_begin_anew() -> None:
+    world = World(standing(x=200, y=150))
+    tracker = tracker_of(world)
+    assert ids(play(world, tracker, seconds(1))[-1]) == [1]
+    world.people = (standing(x=100, y=75, side=50),)
+    smaller = Frame(np.zeros((240, 320, 3), np.uint8), 30, 1.0)
+    assert ids(tracker.step(smaller)) == [2]
+
+
 @pytest.mark.parametrize("jump_s", [2.0, 3600.0, -1.0, -3600.0])
 def test_after_a_jump_of_time_in_a_slow_film_everybody_is_new(jump_s: float) -> None:
     world = World(standing())
