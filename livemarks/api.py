@@ -82,6 +82,8 @@ def open_net(
     `auto` takes the fastest that works here. device, precision: as the backend knows them. threads: None chooses.
     """
     _check_threads(threads)
+    if not isinstance(model, (str, Path)):
+        raise LivemarksError(f"model must be a net's name or the path of a file, not {model!r}")
     path = weights.find(model)
     weights.verify(path)
     card = weights.read_card(path)
@@ -133,8 +135,9 @@ def open_tracker(
     _check_threads(threads)
     if not isinstance(faces, Integral):
         raise LivemarksError(f"faces must be a whole number, not {faces!r}")
-    if not (_is_finite(extrapolate_s) and extrapolate_s >= 0):
-        raise LivemarksError(f"extrapolate_s must be a number of seconds from 0 on, not {extrapolate_s!r}")
+    for name, value in (("extrapolate_s", extrapolate_s), ("rest_s", rest_s)):
+        if not (_is_finite(value) and value >= 0):
+            raise LivemarksError(f"{name} must be a number of seconds from 0 on, not {value!r}")
     if smooth == "off" and extrapolate_s > 0:
         raise LivemarksError("extrapolation needs smoothing, and it is off: choose light, medium or strong")
     smoother = smoothing.preset(smooth, extrapolate_s)

@@ -84,6 +84,9 @@ def refuse_to_load(monkeypatch: pytest.MonkeyPatch) -> None:
         (api.open_tracker, "threads", (0, -1, 1.5, NAN, "2")),
         (api.open_tracker, "faces", (1.5, NAN, "1", None)),
         (api.open_tracker, "extrapolate_s", (-0.1, NAN, INF, None, "0.1")),
+        (api.open_tracker, "rest_s", (-0.1, NAN, INF, None, "x")),
+        (api.open_tracker, "model", (None, 68)),
+        (api.open_net, "model", (None, 68)),
     ],
 )
 def test_impossible_wishes_are_refused_before_anything_is_opened(
