@@ -202,6 +202,7 @@ class _Run:
         self._with_faces = 0
         self._spent_s: dict[str, float] = {}
         self._shown_s: deque[float] = deque()  # when the frames of the last second were shown
+        self._frame_s = 0.0  # when the last one of them was captured
 
     def run(self) -> Tally:
         capture = _Stage("capture", self._capture)
@@ -286,11 +287,11 @@ class _Run:
                 start_s = time.perf_counter()
                 image = self._draw(result)
                 self._spend("draw", time.perf_counter() - start_s)
-        now_s = time.monotonic()
-        self._shown_s.append(now_s)
+        self._shown_s.append(time.monotonic())
+        self._frame_s = result.frame.t_s
         self._processed += 1
         self._with_faces += bool(result.faces)
-        tally = self._tally(age_s=now_s - result.frame.t_s if self._live else 0.0)
+        tally = self._tally()
         for stage, sink in self._sinks:
             start_s = time.perf_counter()
             try:
@@ -329,26 +330,30 @@ class _Run:
     def _noting_interrupts(self) -> Iterator[None]:
         """Within, the first Ctrl-C is only noted, so that no sink is cut off in the middle of a write."""
         ours = threading.current_thread() is threading.main_thread()
-        if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        before = signal.getsignal(signal.SIGINT)
+        if not ours or before not in (signal.default_int_handler, signal.SIG_IGN):
             yield  # someone else decides what Ctrl-C does
             return
 
-        def note(_signum: int, _frame: Any) -> None:
+        def note(signum: int, _frame: Any) -> None:
+            if signum == signal.SIGINT and before is signal.SIG_IGN:
+                return  # a script's `&` ignores Ctrl-C, but cli passes other signals on to here
             self._interrupted = True
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+            signal.signal(signal.SIGINT, before)
 
         signal.signal(signal.SIGINT, note)
         try:
             yield
         finally:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+            signal.signal(signal.SIGINT, before)
 
     # --- the count ----------------------------------------------------------------------------------------------------
 
     def _spend(self, stage: str, seconds: float) -> None:
         self._spent_s[stage] = self._spent_s.get(stage, 0.0) + seconds
 
-    def _tally(self, age_s: float = 0.0) -> Tally:
+    def _tally(self) -> Tally:
+        age_s = time.monotonic() - self._frame_s if self._live and self._processed else 0.0
         dropped = self._skipped + self._frames.forgotten
         captured = self._captured  # read last: what was dropped has been captured
         stage_s = {"decode": self._decode_s / max(captured - self._skipped, 1)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import signal
 import statistics
 import threading
@@ -320,6 +321,8 @@ def test_idle_sinks_are_called_while_the_source_hangs_and_may_stop() -> None:
     assert window.indices[-1] == 1
     assert len(calls) == 3
     assert calls[0].processed == len(window.indices)
+    ages_s = [tally.age_s for tally in (window.tallies[-1], *calls)]
+    assert all(younger + 0.04 < older for younger, older in itertools.pairwise(ages_s))  # the frame grows old
 
 
 @pytest.mark.usefixtures("impatient")
@@ -391,6 +394,28 @@ def test_someone_elses_ctrl_c_is_left_alone() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     assert seen == [signal.SIGINT]
     assert tally.processed == 5
+
+
+def test_where_ctrl_c_is_ignored_another_signal_may_stand_for_it() -> None:
+    """A script's `&` ignores Ctrl-C; cli hands SIGTERM to whatever takes SIGINT."""
+
+    def signals(index: int) -> None:
+        if index == 1:
+            interrupt()
+        if index == 3:
+            handler: Any = signal.getsignal(signal.SIGINT)
+            handler(signal.SIGTERM, None)
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sink, other = FakeSink(signals), FakeSink()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run(FakeSource(1000), FakeTracker(), [sink, other])
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    assert sink.indices == other.indices == [0, 1, 2, 3]
+    assert (sink.closed, other.closed) == (1, 1)
 
 
 def test_runs_outside_the_main_thread() -> None:
