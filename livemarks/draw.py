@@ -33,7 +33,8 @@ class Style:
     """How faces are drawn. colors: of a face's edges, by its id in turn; point: of its points; all BGR.
 
     dot, line: a point's radius and an edge's width, in fractions of the diagonal of the face's points.
-    edges, points, ids: what to draw. sure, lost: where fading begins and ends, as sigma in fractions of that diagonal.
+    edges, points, ids: what to draw. mirrored: ids are written so that they read well in a mirror. sure, lost: where
+    fading begins and ends, as sigma in fractions of that diagonal.
     """
 
     colors: tuple[Color, ...] = ((214, 190, 38), (70, 160, 250), (120, 210, 110), (214, 120, 235), (100, 105, 245))
@@ -43,6 +44,7 @@ class Style:
     edges: bool = True
     points: bool = True
     ids: bool = True
+    mirrored: bool = False
     sure: float = 0.02
     lost: float = 0.1
 
@@ -92,7 +94,7 @@ def _draw_face(image: U8, face: FaceTrack, style: Style) -> None:
         for center, faded in zip(fixed.tolist(), _see_through(image, xy, style.point, opacity), strict=True):
             cv2.circle(image, center, radius, faded, cv2.FILLED, cv2.LINE_AA, _SHIFT)
     if style.ids:
-        _draw_tag(image, str(face.id), low, size, color)
+        _draw_tag(image, str(face.id), low, size, color, style.mirrored)
 
 
 def _see_through(image: U8, xy: F32, color: Color, opacity: NDArray[Any]) -> list[list[float]]:
@@ -108,7 +110,7 @@ def _see_through(image: U8, xy: F32, color: Color, opacity: NDArray[Any]) -> lis
     return mixed
 
 
-def _draw_tag(image: U8, text: str, low: F32, size: float, color: Color) -> None:
+def _draw_tag(image: U8, text: str, low: F32, size: float, color: Color, mirrored: bool) -> None:
     """The id in a small plate just above the face's top left point."""
     # A face that fills a 720p frame gets 25 px digits; in steps, so that widths are remembered.
     scale = round(float(np.clip(size / 700, 0.35, 3.0)), 1)
@@ -119,6 +121,9 @@ def _draw_tag(image: U8, text: str, low: F32, size: float, color: Color) -> None
     y = int(np.clip(low[1] - 3 * pad, tall + 2 * pad, image.shape[0] - 1))
     cv2.rectangle(image, (x, y - tall - 2 * pad), (x + width + 2 * pad, y), color, cv2.FILLED)
     cv2.putText(image, text, (x + pad, y - pad), _FONT, scale, (20, 20, 20), max(1, round(1.4 * scale)), cv2.LINE_AA)
+    if mirrored:
+        plate = image[max(0, y - tall - 2 * pad) : y + 1, x : x + width + 2 * pad + 1]
+        plate[:] = plate[:, ::-1].copy()
 
 
 @lru_cache(maxsize=256)

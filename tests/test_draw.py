@@ -81,6 +81,16 @@ def test_ids_have_colours_of_their_own_and_tags_stay_inside() -> None:
         assert (drawn == color).all(axis=2).sum() > 20, f"no tag of face {track.id} to be seen"
 
 
+def test_a_mirror_shows_mirrored_ids_right() -> None:
+    lone = result(grey(), face(SPARSE, [[100, 60], [140, 64], [120, 100]], track=23))
+    plain, mirrored = (draw.overlay(lone, draw.Style(points=False, mirrored=yes)) for yes in (False, True))
+    rows, columns = np.nonzero(ink(plain))
+    plate = np.s_[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+    assert (plain[plate] != plain[plate][:, ::-1]).any()
+    assert (mirrored[plate][:, ::-1] == plain[plate]).all()
+    assert ink(mirrored).sum() == ink(mirrored[plate]).sum()
+
+
 @pytest.mark.parametrize("name", plugins.names("schemes"))
 def test_every_scheme_draws_also_far_outside_the_frame(name: str) -> None:
     scheme = plugins.load("schemes", name)

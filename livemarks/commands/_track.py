@@ -85,12 +85,12 @@ def follow(
     wrote: Sequence[str] = (),
     quiet: bool = False,
     seconds: float | None = None,
-    ids: bool = True,
+    mirrored: bool = False,
     noun: str = "frame",
 ) -> int:
     """Runs a source to its end, or for so many seconds, and says how it went.
 
-    wrote: what the sinks write. ids: whether faces are drawn with theirs. noun: what the source gives.
+    wrote: what the sinks write. mirrored: what is drawn will be seen in a mirror. noun: what the source gives.
     Returns the exit status: 2 if the source was damaged, so that something of it is missing. Raises LivemarksError if a
     camera is in trouble that never gave a frame.
     """
@@ -114,7 +114,7 @@ def follow(
                 last = tally
                 show(tally)
 
-            overlay = partial(draw.overlay, style=replace(draw.DEFAULT, ids=ids))
+            overlay = partial(draw.overlay, style=replace(draw.DEFAULT, mirrored=mirrored))
             pipeline.run(source, tracker, sinks, draw=overlay, on_tally=on_tally)
     finally:  # also after Ctrl-C and errors: what was done is kept, and told
         error = sys.exc_info()[1]

@@ -6,12 +6,13 @@ import argparse
 import logging
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING
 
 from livemarks.commands import _numbers, _track
 
 if TYPE_CHECKING:
-    from livemarks.types import Sink
+    from livemarks.types import U8, Result, Sink, Tally
 
 log = logging.getLogger(__name__)
 
@@ -91,8 +92,10 @@ def run(args: argparse.Namespace) -> int:
         sinks: list[Callable[[], Sink]] = []
         if window:
             sinks.append(lambda: _track.open_window(source, net, mirror=args.mirror))
+        mirrored = args.mirror and window
         if args.record:
-            sinks.append(lambda: plugins.load("sinks", "video")(args.record, source.info))
+            film = partial(plugins.load("sinks", "video"), args.record, source.info)
+            sinks.append((lambda: _Unmirrored(film())) if mirrored else film)
         if args.landmarks:
             sinks.append(lambda: api.open_landmarks(args.landmarks, source, net))
         quiet = args.quiet or window  # the window's HUD says it all
@@ -102,5 +105,24 @@ def run(args: argparse.Namespace) -> int:
             wrote=outputs,
             quiet=quiet,
             seconds=args.seconds,
-            ids=not args.mirror,  # their digits would be mirrored too
+            mirrored=mirrored,
         )
+
+
+class _Unmirrored:
+    """A film beside a mirrored window, whose pictures hold mirrored ids: it draws its own."""
+
+    wants_pixels = False
+    stage = "video"
+
+    def __init__(self, film: Sink) -> None:
+        self._film = film
+        self.notices: list[str] = getattr(film, "notices", [])
+
+    def write(self, result: Result, image: U8 | None, tally: Tally) -> None:  # noqa: ARG002 - it draws its own
+        from livemarks import draw
+
+        self._film.write(result, draw.overlay(result), tally)
+
+    def close(self) -> None:
+        self._film.close()
