@@ -1,23 +1,29 @@
 """The `livemarks` command: parses, runs one module of commands/, and turns every end into a line and an exit status.
 
 0: done. 1: livemarks itself failed, or `doctor` found something broken. 2: the input, an option or the machine is at
-fault, and a line says what to do. 130 and 143: stopped by Ctrl-C or SIGTERM; what was done so far is kept.
+fault, and a line says what to do. 129, 130 and 143: stopped by SIGHUP (its terminal was closed), Ctrl-C or SIGTERM;
+what was done so far is kept.
 """
 
 from __future__ import annotations
 
 import argparse
+import errno
 import faulthandler
+import glob
+import io
 import logging
+import mimetypes
 import os
 import signal
 import sys
+import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib import import_module
 from types import FrameType
-from typing import NoReturn, TextIO
+from typing import Any, NoReturn, TextIO
 
 from livemarks import __version__
 from livemarks.commands._terminal import one_line
@@ -43,10 +49,17 @@ _NOWHERE = "http://127.0.0.1:9"  # RFC 863's discard port
 # Python's own words, in a plain RuntimeError, where the system or a container's limit has no thread left.
 _NO_THREAD = "can't start new thread"
 
+# The arguments, of whichever command, that name what it reads and writes.
+_FILES = ("input", "camera", "model", "recipe", "out", "record", "landmarks")
+
+# timeout(1) and a closing terminal send their signal twice, and a second Ctrl-C would cut off what the first one lets
+# finish. Later than this it is somebody's wish.
+_TWINS_S = 1.0
+
 _EPILOG = (
     "`livemarks COMMAND --help` lists a command's options. Exit status: 0 done; 1 livemarks itself failed, or doctor "
-    "found something broken; 2 the input, an option or the machine is at fault; 130 or 143 stopped by Ctrl-C or "
-    "SIGTERM, with what was done so far kept."
+    "found something broken; 2 the input, an option or the machine is at fault; 129, 130 or 143 stopped by SIGHUP (the "
+    "terminal was closed), Ctrl-C or SIGTERM, with what was done so far kept."
 )
 
 
@@ -82,12 +95,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # as in backends/onnx.py; but `doctor` loads ONNX Runtime by itself
     args = parser().parse_args(arguments)
     try:
+        if args.log_file and _is_at_work(args.log_file, args):
+            raise FileExistsError(errno.EEXIST, "it is an input or an output; give it another name")
         trace = open(args.log_file, "a", encoding="utf-8") if args.log_file else None  # noqa: SIM115 - closed below
     except OSError as error:
         print(f"livemarks: can't write the log file {args.log_file}: {error.strerror}", file=sys.stderr)
         return 2
     with _closing(trace), _library_noise(trace, args.verbose), _messages(args, trace):
         return _run(args)
+
+
+def _is_at_work(file: str, args: argparse.Namespace) -> bool:
+    """Whether the command itself reads or writes this file, which a log would spoil."""
+    options = (vars(args).get(name) or [] for name in _FILES)
+    named = [path for option in options for path in ([option] if isinstance(option, str) else option)]
+    if os.path.realpath(file) in map(os.path.realpath, named):
+        return True
+    if not os.path.isfile(file):  # nothing to spoil
+        return False
+    used: list[str | int] = [0, 1] if "-" in named else []  # standard input and output
+    for path in named:
+        if os.path.isdir(path):  # whose images are read
+            files = glob.glob(os.path.join(glob.escape(path), "*"))
+            used += [file for file in files if (mimetypes.guess_type(file)[0] or "").startswith("image/")]
+        else:
+            used += [path] if os.path.exists(path) else glob.glob(path, recursive=True)
+    return any(os.path.exists(path) and os.path.samefile(file, path) for path in used)
 
 
 def _open_streams() -> None:
@@ -107,7 +140,7 @@ def _run(args: argparse.Namespace) -> int:
     from livemarks.types import LivemarksError
 
     try:
-        with _sigterm_as_ctrl_c() as terms:
+        with _signals_as_ctrl_c() as came:
             status: int = import_module(f"livemarks.commands.{args.command}").run(args)
         sys.stdout.flush()
         return status
@@ -115,8 +148,8 @@ def _run(args: argparse.Namespace) -> int:
         _mute(sys.stdout)
         return 0
     except KeyboardInterrupt:
-        log.warning("stopped by %s; what was done so far is kept", "SIGTERM" if terms else "Ctrl-C")
-        return 128 + (signal.SIGTERM if terms else signal.SIGINT)
+        log.warning("stopped by %s; what was done so far is kept", signal.Signals(came[0]).name if came else "Ctrl-C")
+        return 128 + (came[0] if came else signal.SIGINT)
     except LivemarksError as error:
         log.error("%s", error)
         log.debug("traceback", exc_info=True)
@@ -153,19 +186,30 @@ def _closing(file: TextIO | None) -> Iterator[None]:
 
 
 @contextmanager
-def _sigterm_as_ctrl_c() -> Iterator[list[int]]:
-    """SIGTERM becomes a Ctrl-C, which pipeline.run takes as a wish to end; gives a list of the signals that came so."""
+def _signals_as_ctrl_c() -> Iterator[list[int]]:
+    """SIGTERM and SIGHUP become a Ctrl-C, which pipeline.run takes as a wish to end; gives a list of those that came.
+
+    Those that are ignored stay so: nohup ignores SIGHUP.
+    """
     came: list[int] = []
+    deaf_until_s = 0.0
 
-    def pass_on(signum: int, _: FrameType | None) -> None:
+    def pass_on(signum: int, frame: FrameType | None) -> None:
+        nonlocal deaf_until_s
+        if time.monotonic() < deaf_until_s:
+            return
+        deaf_until_s = time.monotonic() + _TWINS_S
         came.append(signum)
-        signal.raise_signal(signal.SIGINT)
+        on_ctrl_c = signal.getsignal(signal.SIGINT)  # ignored, if a script started us with `&`
+        (on_ctrl_c if callable(on_ctrl_c) else signal.default_int_handler)(signum, frame)
 
-    before = signal.signal(signal.SIGTERM, pass_on)
+    known = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]  # Windows has no SIGHUP
+    before = {n: signal.signal(n, pass_on) for n in known if signal.getsignal(n) is not signal.SIG_IGN}
     try:
         yield came
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _mute(stream: TextIO) -> None:
@@ -185,8 +229,7 @@ class _Stderr(logging.Handler):
     """Writes to whatever sys.stderr is at that moment: a progress bar replaces it while it is shown."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        with suppress(OSError):  # nobody reads it, or its disk is full: no reason to end the run
-            print(self.format(record), file=sys.stderr)
+        print(self.format(record), file=sys.stderr)
 
 
 class _Trace(logging.StreamHandler[TextIO]):
@@ -224,17 +267,15 @@ def _library_noise(trace: TextIO | None, verbose: bool) -> Iterator[None]:
     MediaPipe, ONNX Runtime, OpenCV, Qt and FFmpeg write straight to file descriptor 2, some of them before any switch
     of theirs can be set. So the descriptor is turned away, and Python's own stderr gets a copy of the old one.
     """
-    if verbose:
-        yield
-        return
     sys.stderr.flush()
-    saved = os.dup(2)
-    target = os.dup(trace.fileno()) if trace else os.open(os.devnull, os.O_WRONLY)
-    os.dup2(target, 2)
-    os.close(target)
-    own = open(saved, "w", buffering=1, encoding=sys.stderr.encoding, errors="backslashreplace")  # noqa: SIM115
-    with _closing(own), _crash_report(own), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    copy = io.BufferedWriter(_Heedless(os.dup(2), "w"))
+    own = io.TextIOWrapper(copy, sys.stderr.encoding, errors="backslashreplace", line_buffering=True)
+    with own, _crash_report(own), warnings.catch_warnings():
+        if not verbose:
+            target = os.dup(trace.fileno()) if trace else os.open(os.devnull, os.O_WRONLY)
+            os.dup2(target, 2)
+            os.close(target)
+            warnings.simplefilter("ignore")
         before = sys.stderr
         sys.stderr = own
         try:
@@ -242,6 +283,16 @@ def _library_noise(trace: TextIO | None, verbose: bool) -> Iterator[None]:
         finally:
             sys.stderr = before
             os.dup2(own.fileno(), 2)
+
+
+class _Heedless(io.FileIO):
+    """Takes everything: that nobody reads stderr, its terminal is gone or its disk full, is no reason to end a run."""
+
+    def write(self, data: Any, /) -> int:
+        try:
+            return super().write(data)
+        except OSError:
+            return memoryview(data).nbytes
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import select
 import signal
 import socket
 import subprocess
@@ -12,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -25,9 +27,11 @@ import pytest
 from fakes import FakeSink, FakeSource, FakeTracker
 
 from livemarks import cli, draw, pipeline, plugins, weights
+from livemarks.backends import _engines
 from livemarks.commands import _track, doctor, video
 from livemarks.commands._progress import progress
 from livemarks.detectors import blazeface
+from livemarks.sinks import window
 from livemarks.types import U8, LivemarksError, SourceInfo, Tally
 
 FRAMES = 20
@@ -163,8 +167,6 @@ def test_webcam_plays_a_file_without_a_window(run: Run, clip: Path, model: str, 
 def test_webcam_chooses_headless_without_a_display_and_stops_in_time(
     run: Run, clip: Path, model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from livemarks.sinks import window
-
     monkeypatch.setattr(window, "no_display", lambda: "no display is set in DISPLAY")
     started_s = time.monotonic()
     status, _, err = run("webcam", "--camera", clip, "--seconds", "0.2", "--model", model)
@@ -187,6 +189,37 @@ def test_a_run_without_a_frame_says_so(run: Run, model: str, tmp_path: Path) -> 
     assert (status, out, len(err)) == (0, [], 1)
     assert err[0].endswith(": no frame came and nothing was written")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_demo_without_a_display_overwrites_nothing(
+    run: Run, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(window, "no_display", lambda: "no display is set in DISPLAY")
+    (tmp_path / "demo.mp4").write_text("my own")
+    status, _, err = run("demo", "--seconds", "0.2", "--model", model)
+    assert (status, err[0]) == (0, "livemarks: no window: no display is set in DISPLAY; writing demo-2.mp4 instead")
+    assert (tmp_path / "demo.mp4").read_text() == "my own"
+    assert frames_of(tmp_path / "demo-2.mp4") == 6
+
+
+@pytest.mark.parametrize("headless", [False, True])
+def test_a_mirrored_window_leaves_the_film_alone(
+    headless: bool, run: Run, clip: Path, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    screen, film = FakeSink(wants_pixels=True), FakeSink(wants_pixels=True)
+    load = plugins.load
+    fakes = {("sinks", "window"): lambda *_, **__: screen, ("sinks", "video"): lambda *_: film}
+    monkeypatch.setattr(plugins, "load", lambda *name: fakes.get(name) or load(*name))
+    monkeypatch.setattr(window, "no_display", lambda: "")
+    options = ("--mirror", "--record", "o.mp4", "--model", model, *(["--headless"] if headless else []))
+    assert run("webcam", "--camera", clip, *options)[0] == 0
+    mirrored = replace(draw.DEFAULT, mirrored=True)
+    assert bool(screen.images) != headless
+    for sink, style in ((film, draw.DEFAULT), (screen, mirrored)):
+        for result, image in zip(sink.results, sink.images, strict=True):
+            assert np.array_equal(np.asarray(image), draw.overlay(result, style))
+    assert film.closed == 1
 
 
 def test_a_camera_that_never_gives_a_frame(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -365,6 +398,11 @@ WRONG: dict[str, tuple[object, ...]] = {
     "extrapolation into the past": ("webcam", "--camera", "CLIP", "--headless", "--extrapolate", "-20"),
     "unknown camera interface": ("webcam", "--camera-api", "telepathy", "--headless"),
     "a log file that can't be": ("video", "CLIP", "--out", "out.mp4", "--log-file", "nowhere/log.txt"),
+    "the input as log file": ("video", "copy.mp4", "--out", "out.mp4", "--log-file", "link.mp4"),
+    "an image of a folder as log file": ("image", "photos", "--log-file", "photos/one.jpg"),
+    "an image of a pattern as log file": ("image", "photos/o*", "--log-file", "photos/one.jpg"),
+    "the net as log file": ("video", "CLIP", "--out", "out.mp4", "--model", "fake.onnx", "--log-file", "fake.onnx"),
+    "an output as log file": ("webcam", "--headless", "--record", "out.mp4", "--log-file", "./out.mp4"),
     "no data": ("train", "lite-68", "--data", "missing"),
     "unknown recipe": ("train", "nonsense", "--data", "empty"),
 }
@@ -381,6 +419,8 @@ def test_a_mistake_costs_one_line_and_status_2(
     (tmp_path / "copy.mp4").write_bytes(clip.read_bytes())
     (tmp_path / "link.mp4").symlink_to("copy.mp4")
     (tmp_path / "photo.csv").write_bytes((photos / "one.jpg").read_bytes())
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "one.jpg").write_bytes((photos / "one.jpg").read_bytes())
     (tmp_path / "empty").mkdir()
     (tmp_path / "folder.jsonl").mkdir()
     before = {path: path.stat().st_size for path in tmp_path.rglob("*")}
@@ -476,6 +516,13 @@ def test_quiet_says_nothing_and_the_log_file_everything(run: Run, clip: Path, mo
     assert f"{FRAMES} frames" in trace.read_text()
 
 
+def test_a_log_is_added_to_even_among_images(run: Run, photos: Path, model: str, tmp_path: Path) -> None:
+    (tmp_path / "one.jpg").write_bytes((photos / "one.jpg").read_bytes())
+    for _ in range(2):
+        assert run("image", tmp_path, "--model", model, "--log-file", tmp_path / "log.txt")[0] == 0
+    assert (tmp_path / "log.txt").read_text().count("1 image in") == 2
+
+
 def test_progress_off_a_terminal_is_a_line_now_and_then(
     caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -557,13 +604,16 @@ def test_streams_that_are_closed_or_full(closed: str, status: int, says: str, ph
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="of POSIX shells")
-def test_a_film_that_is_read_from_standard_input_is_not_overwritten(clip: Path, model: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("output", ["--out", "--landmarks p.csv --log-file"])
+def test_a_film_that_is_read_from_standard_input_is_not_overwritten(
+    output: str, clip: Path, model: str, tmp_path: Path
+) -> None:
     film = tmp_path / "film.mp4"
     film.write_bytes(clip.read_bytes())
-    command = '"$0" -m livemarks video - --out "$1" --model "$2" < "$1"'
+    command = f'"$0" -m livemarks video - {output} "$1" --model "$2" < "$1"'
     done = subprocess.run(["/bin/sh", "-c", command, sys.executable, str(film), model], capture_output=True, text=True)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert "it is the input" in done.stderr
+    assert re.search(r"it is (the|an) input", done.stderr)
     assert film.read_bytes() == clip.read_bytes()
 
 
@@ -592,25 +642,103 @@ def test_a_reader_that_has_read_enough_is_no_fault(photos: Path, model: str) -> 
 # --- Stopping ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_the_run_and_keeps_what_is_done(signum: signal.Signals, model: str, tmp_path: Path) -> None:
-    out, points = tmp_path / "out.mp4", tmp_path / "points.jsonl"
-    command = [sys.executable, "-m", "livemarks", "demo", "--seconds", "3600", "--model", model]
-    command += ["--out", str(out), "--landmarks", str(points)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
-        deadline_s = time.monotonic() + 60
-        while not any(part.stat().st_size > 5000 for part in tmp_path.glob("points*part*")):
-            assert time.monotonic() < deadline_s, "it does not get going"
-            assert process.poll() is None
-            time.sleep(0.05)
-        process.send_signal(signum)
-        _, err = process.communicate(timeout=40)
+def demo(seconds: int, model: str, folder: Path) -> list[str]:
+    command = [sys.executable, "-m", "livemarks", "demo", "--seconds", str(seconds), "--model", model]
+    return [*command, "--out", str(folder / "out.mp4"), "--landmarks", str(folder / "points.jsonl")]
+
+
+def await_points(process: subprocess.Popen[Any], folder: Path, wait: Callable[[], object]) -> None:
+    deadline_s = time.monotonic() + 60
+    while not any(part.stat().st_size > 5000 for part in folder.glob("points*part*")):
+        assert time.monotonic() < deadline_s, "it does not get going"
+        assert process.poll() is None
+        wait()
+
+
+def finished(folder: Path) -> int:
+    """How many frames both files have; there is nothing else."""
+    assert sorted(path.name for path in folder.iterdir()) == ["out.mp4", "points.jsonl"]
+    frames = frames_of(folder / "out.mp4")
+    assert frames == len(read_jsonl(folder / "points.jsonl")) - 1
+    return frames
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="of POSIX signals")
+@pytest.mark.parametrize(
+    ("name", "said", "before"),
+    [
+        ("SIGINT", "Ctrl-C", None),
+        ("SIGTERM", "SIGTERM", None),
+        ("SIGTERM", "SIGTERM", partial(signal.signal, signal.SIGINT, signal.SIG_IGN)),  # what a script's `&` does
+        ("SIGHUP", "SIGHUP", None),
+    ],
+)
+def test_a_signal_ends_the_run_and_keeps_what_is_done(
+    name: str, said: str, before: Callable[[], object] | None, model: str, tmp_path: Path
+) -> None:
+    command, signum = demo(3600, model, tmp_path), getattr(signal, name)
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=before
+    ) as process:
+        try:
+            await_points(process, tmp_path, partial(time.sleep, 0.05))
+            process.send_signal(signum)
+            if name != "SIGINT":  # whose second one means it; timeout(1) and closing terminals send theirs twice
+                time.sleep(0.01)
+                process.send_signal(signum)
+            _, err = process.communicate(timeout=40)
+        finally:
+            process.kill()
     assert process.returncode == 128 + signum
-    assert "stopped by" in err
+    assert f"stopped by {said}; what was done so far is kept" in err
     assert "frames in" in err
     assert "Traceback" not in err
-    assert frames_of(out) == len(read_jsonl(points)) - 1 > 0
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.mp4", "points.jsonl"]
+    assert finished(tmp_path) > 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pseudo-terminals to try this on")
+@pytest.mark.parametrize("option", ["--verbose", "--log-file"])
+@pytest.mark.parametrize(("nohup", "status"), [(False, 129), (True, 0)])
+def test_a_terminal_that_is_closed_leaves_whole_files(
+    nohup: bool, status: int, option: str, model: str, tmp_path: Path
+) -> None:
+    import fcntl
+    import pty
+    import termios
+
+    ours, theirs = pty.openpty()
+
+    def before() -> None:
+        fcntl.ioctl(theirs, termios.TIOCSCTTY, 0)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN if nohup else signal.SIG_DFL)
+
+    def read() -> None:
+        if select.select([ours], [], [], 0.05)[0]:
+            os.read(ours, 1 << 16)
+
+    folder, trace = tmp_path / "out", tmp_path / "log.txt"
+    folder.mkdir()
+    command = [*demo(10 if nohup else 3600, model, folder), option, *([str(trace)] if option == "--log-file" else [])]
+    with subprocess.Popen(
+        command,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env={**os.environ, "TERM": "xterm"},
+        start_new_session=True,
+        preexec_fn=before,
+    ) as process:
+        try:
+            os.close(theirs)
+            await_points(process, folder, read)
+            os.close(ours)
+            process.wait(60)
+        finally:
+            process.kill()
+    assert process.returncode == status
+    assert (finished(folder) == 300) == nohup
+    if option == "--log-file":
+        assert ("stopped by SIGHUP" in trace.read_text()) != nohup
 
 
 # --- The other commands -----------------------------------------------------------------------------------------------
@@ -673,6 +801,36 @@ def test_doctor_finds_a_machine_that_is_slow_full_and_without_an_encoder(
     assert "too slow for a camera" in said["speed"]
     assert "GB left" in said["this folder"]
     assert said["encoder"].startswith("broken: this PyAV has no libx264")
+
+
+@pytest.mark.parametrize(
+    ("what", "says"), [("locked", "can't be written in"), ("homeless", "Could not determine home directory.")]
+)
+def test_doctor_outlives_a_cache_out_of_reach(
+    what: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after `sudo -u x` with root's HOME, and of a user who has none."""
+
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    stat = os.stat
+
+    def locked(path: Any, **options: Any) -> os.stat_result:
+        if isinstance(path, (str, os.PathLike)) and Path(path).is_relative_to(tmp_path / "cache"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return stat(path, **options)
+
+    if what == "homeless":
+        monkeypatch.setattr(_engines, "folder", homeless)
+    else:
+        monkeypatch.setattr(_engines, "folder", lambda: tmp_path / "cache" / "livemarks")
+        monkeypatch.setattr(os, "stat", locked)
+        monkeypatch.setattr(os, "access", lambda path, _: path != tmp_path)  # root may do everything
+    here, cache = doctor._places()
+    assert (here.what, here.good) == ("this folder", True)
+    assert (cache.what, cache.good) == ("cache", None)
+    assert says in cache.text
 
 
 def test_doctor_outlives_a_broken_driver() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -41,7 +42,10 @@ def run(args: argparse.Namespace) -> int:
 
     out = args.out
     if out is None and args.landmarks is None and (reason := no_display()):
-        out = "demo.mp4"
+        out, number = "demo.mp4", 1
+        while os.path.lexists(out):  # nobody said that it may be overwritten
+            number += 1
+            out = f"demo-{number}.mp4"
         log.info("no window: %s; writing %s instead", reason, out)
     outputs = [path for path in (out, args.landmarks) if path]
     portrait = cv2.imread(str(PORTRAIT))

@@ -235,15 +235,20 @@ def _places() -> Iterator[Finding]:
     """Where files are written: here, and the cache, which only TensorRT's engines need."""
     from livemarks.backends._engines import folder
 
-    for what, place in (("this folder", Path.cwd()), ("cache", folder())):
-        there = next(parent for parent in (place, *place.parents) if parent.exists())
-        free_gb = shutil.disk_usage(there).free / 1e9
-        if not os.access(there, os.W_OK):
-            yield Finding(what, None, f"{there} can't be written in")
-        elif free_gb < _LITTLE_GB:
-            yield Finding(what, None, f"{place} has {free_gb:.1f} GB left; a film takes some 0.1 GB in ten minutes")
-        else:
-            yield Finding(what, True, f"{place}, {free_gb:.0f} GB free")
+    for what, name in (("this folder", Path.cwd), ("cache", folder)):
+        yield _checked(what, partial(_room, name), needed=False)
+
+
+def _room(name: Callable[[], Path]) -> str:
+    place = name()
+    # os.path says no where Path.exists raises, up to Python 3.13: in a folder that can't be looked into
+    there = next(parent for parent in (place, *place.parents) if os.path.exists(parent))
+    free_gb = shutil.disk_usage(there).free / 1e9
+    if not os.access(there, os.W_OK):
+        raise PermissionError(f"{there} can't be written in")
+    if free_gb < _LITTLE_GB:
+        raise OSError(f"{place} has {free_gb:.1f} GB left; a film takes some 0.1 GB in ten minutes")
+    return f"{place}, {free_gb:.0f} GB free"
 
 
 def _display() -> Finding:
