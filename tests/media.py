@@ -66,6 +66,7 @@ def make_clip(
     colours: tuple[int, int] | None = None,
     sounds: int = 0,
     sound_codec: str = "aac",
+    sound_layout: str = "stereo",
     sound_from_s: float = 0.0,
     cover: bool = False,
     format: str | None = None,
@@ -89,7 +90,7 @@ def make_clip(
             art.disposition = Disposition.attached_pic.value
             picture = VideoFrame.from_ndarray(np.full((32, 32, 3), 90, np.uint8), format="bgr24")
             cover_packets = [*art.encode(picture), *art.encode(None)]
-        tracks = [muxer.add_stream(sound_codec, rate=SOUND_HZ) for _ in range(sounds)]
+        tracks = [muxer.add_stream(sound_codec, rate=SOUND_HZ, layout=sound_layout) for _ in range(sounds)]
         video: Any = None
         if len(images) > 0:
             video = muxer.add_stream(codec, rate=fps, options=options or {"bf": "2", "crf": "10"})

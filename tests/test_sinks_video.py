@@ -9,6 +9,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import av
 import media
 import numpy as np
 import pytest
@@ -79,6 +80,52 @@ def test_from_other_containers(tmp_path: Path, settings: dict[str, Any]) -> None
     assert all(x - y == shift for x, y in zip(before.times, after.times, strict=True))
     assert [packet for _, packet in after.sounds[0]] != []
     assert all(abs(x - y - shift) < 0.001 for (x, _), (y, _) in zip(before.sounds[0], after.sounds[0], strict=True))
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "layout", "kept"),
+    [
+        ("in.avi", "pcm_s16le", "stereo", "stereo"),
+        ("in.mkv", "pcm_s16le", "stereo", "stereo"),
+        ("in.mkv", "pcm_f32le", "5.1", "5.1"),
+        ("in.mov", "pcm_s16le", "downmix", "stereo"),
+        ("in.mkv", "pcm_s16le", "7.1.4", ""),
+    ],
+)
+def test_pcm_whose_order_of_channels_mp4_must_know(
+    tmp_path: Path, name: str, codec: str, layout: str, kept: str
+) -> None:
+    video: dict[str, Any] = {"codec": "mpeg4", "options": {}} if name == "in.avi" else {}
+    clip = media.make_clip(tmp_path / name, 50, sounds=2, sound_codec=codec, sound_layout=layout, **video)
+    source = Source(str(clip))
+    sink = Sink(str(tmp_path / "out.mp4"), source.info)
+    media.copy(source, sink)
+    before, after = media.look(clip), media.look(tmp_path / "out.mp4")
+    assert [media.number(image) for image in after.images] == list(range(50))
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        assert [stream.layout.name for stream in container.streams.audio] == ([kept] * 2 if kept else [])
+    if kept:
+        assert [samples(sound) for sound in after.sounds] == [samples(sound) for sound in before.sounds]
+        assert sink.notices == []
+    else:
+        assert sink.notices[0] == "sound track 1 was left out: 'mp4' format does not support 12 channels"
+
+
+def samples(packets: list[tuple[Fraction, bytes]]) -> bytes:
+    """However they are split into packets."""
+    return b"".join(data for _, data in packets)
+
+
+def test_sound_across_0_is_kept_in_a_format_without_negative_times(tmp_path: Path) -> None:
+    """AC-3 starts 256 samples early, with a packet of 1536."""
+    clip = media.make_clip(tmp_path / "in.mp4", 50, sounds=1, sound_codec="ac3")
+    source = Source(str(clip))
+    media.copy(source, Sink(str(tmp_path / "out.mkv"), source.info))
+    before, after = media.look(clip), media.look(tmp_path / "out.mkv")
+    assert before.sounds[0][0][0] < 0
+    assert [packet for _, packet in after.sounds[0]] == [packet for _, packet in before.sounds[0]]
+    assert [max(t, 0) for t, _ in before.sounds[0]] == pytest.approx([t for t, _ in after.sounds[0]], abs=0.001)
+    assert after.times == before.times
 
 
 def test_damaged_sound_costs_no_frame(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import io
 import os
 import sys
 from collections.abc import Iterable
@@ -13,6 +13,7 @@ from typing import Any
 import av
 import cv2
 import numpy as np
+from av.audio.stream import AudioStream
 from av.error import FFmpegError
 from av.packet import Packet
 from av.stream import Stream
@@ -48,6 +49,19 @@ _FPS = Fraction(30)
 
 # FFmpeg's numbers for the colours that cv2 makes (AVCOL_SPC_SMPTE170M, AVCOL_RANGE_MPEG); players would guess.
 _BT601, _LIMITED = 6, 1
+
+# By FFmpeg's name for PCM without an order of channels, as AVI and Matroska have it: the order that FLAC gives so many
+# (RFC 9639, 9.1.3). Lt/Rt is stereo to whoever has no decoder for it; mp4 has no word for it.
+_LAYOUTS = {
+    "2 channels": "stereo",
+    "3 channels": "3.0",
+    "4 channels": "quad",
+    "5 channels": "5.0",
+    "6 channels": "5.1",
+    "7 channels": "6.1",
+    "8 channels": "7.1",
+    "downmix": "stereo",
+}
 
 # The least ticks a second of an mp4 as a whole.
 _MOVIE_HZ = 48_000
@@ -171,16 +185,20 @@ class _Film:
         encoder.width, encoder.height = width + width % 2, height + height % 2
         encoder.time_base = tick_s
         encoder.colorspace, encoder.color_range = _BT601, _LIMITED
-        # Matroska has no negative times; the sound before 0, which decoders need to warm up, is never heard anyway.
-        self._sound_from_s = 0.0 if format == "matroska" else -math.inf
+        # Matroska has no negative times, and FFmpeg would move the whole film. The sound before 0, which decoders need
+        # to warm up, is never heard anyway; a packet across 0 is moved to it.
+        self._from_0 = format == "matroska"
         self._tracks: dict[int, Stream] = {}  # of sound, by the original's stream index
         self._dts: dict[int, int] = {}  # the newest of each
         for number, stream in enumerate(original.sound if original is not None else (), start=1):
             try:
+                layout = _missing_layout(stream) if format == "mp4" else None
                 track = self._muxer.add_stream_from_template(stream)
             except ValueError as error:
                 self._note(f"sound track {number} was left out: {error}")
                 continue
+            if layout is not None:
+                track.codec_context.layout = layout
             track.metadata.update({key: text for key, text in stream.metadata.items() if key in ("language", "title")})
             self._tracks[stream.index] = track
         self._muxer.start_encoding()
@@ -231,8 +249,12 @@ class _Film:
     def _copy(self, packets: Iterable[Packet[Any]]) -> None:
         for packet in packets:
             track = self._tracks.get(packet.stream_index)
-            if track is None or packet.dts is None or packet.dts * packet.time_base < self._sound_from_s:
+            if track is None or packet.dts is None:
                 continue
+            if self._from_0 and packet.dts < 0:
+                if packet.dts + (packet.duration or 0) <= 0:
+                    continue
+                packet.pts = packet.dts = 0
             if packet.dts <= self._dts.get(track.index, -sys.maxsize):
                 self._note("some of the sound runs backwards in time and was left out")
                 continue
@@ -249,6 +271,26 @@ class _Film:
         """Once."""
         if line not in self._notices:
             self._notices.append(line)
+
+
+def _missing_layout(stream: AudioStream) -> str | None:
+    """What to call the channels of PCM that mp4 refuses as they are; None if it takes them. ValueError if no name fits.
+
+    Tried out on an mp4 whose header is written at once, because the film's is so late that all would be lost with it.
+    """
+    if stream.codec_context is None or not stream.codec_context.name.startswith("pcm_"):
+        return None
+    with av.open(io.BytesIO(), "w", format="mp4", container_options={"movflags": "empty_moov"}) as trial:
+        context = trial.add_stream_from_template(stream).codec_context
+        try:
+            trial.start_encoding()
+        except FFmpegError:
+            name = context.layout.name
+            context.layout = "mono"  # PyAV has just freed a list of channels that it doesn't own, and would once more
+            if name not in _LAYOUTS:
+                raise ValueError(f"'mp4' format does not support {name}") from None
+            return _LAYOUTS[name]
+    return None
 
 
 def _plays(path: str) -> bool:
