@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import http.server
 import os
+import signal
 import subprocess
 import sys
 import threading
+import time
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -400,3 +402,38 @@ def test_a_pipe_that_says_nothing_more_can_be_left(tmp_path: Path) -> None:
         process.stdin.flush()
         assert 0 < int(process.stdout.read()) < 100
         assert process.wait(timeout=10) == 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows can't wait for a pipe and something else")
+@pytest.mark.parametrize("begun", [False, True])
+@pytest.mark.parametrize("name", ["-", "pipe"])
+def test_ctrl_c_ends_the_wait_for_a_pipe(tmp_path: Path, name: str, begun: bool) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    clip = media.make_clip(tmp_path / "a.mkv", noise(100)).read_bytes() if begun else b""
+    code = (
+        "import sys\n"
+        "from livemarks.sources.video import Source\n"
+        "print('ready', flush=True)\n"
+        "try:\n"
+        "    print(sum(1 for _ in Source(sys.argv[1])))\n"
+        "except KeyboardInterrupt:\n"
+        "    print('Ctrl-C')"
+    )
+    command = [sys.executable, "-c", code, name]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, cwd=tmp_path) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        with process.stdin if name == "-" else (tmp_path / "pipe").open("wb") as writer:
+            writer.write(clip[: len(clip) // 2])
+            writer.flush()
+            time.sleep(0.5)  # until it waits for more
+            process.send_signal(signal.SIGINT)
+            try:
+                process.wait(timeout=10)
+            finally:
+                process.kill()
+        assert process.stdout.read() == b"Ctrl-C\n"
+        assert process.stderr is not None
+        assert process.stderr.read() == b""

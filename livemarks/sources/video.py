@@ -50,7 +50,7 @@ class Source:
     def __init__(self, path: str) -> None:
         self.notices: list[str] = []
         self.damaged = False
-        self._input = None if path != "-" else _StandardInput()
+        self._input = _Pipe(path) if path == "-" or _is_pipe(path) else None
         name = "standard input" if path == "-" else path
         try:
             self._container = _open(path, name) if self._input is None else _open(self._input.file, name)
@@ -58,6 +58,8 @@ class Source:
         except LivemarksError:
             if self._input is not None:
                 self._input.close()
+                if self._input.interrupted:
+                    raise KeyboardInterrupt from None
             raise
         # One thread: at 640x360 frame threads are no faster, and take 0.69 ms of CPU a frame instead of 0.49, which the
         # net and the encoder need. And with several threads concealed damage differs from run to run.
@@ -140,6 +142,8 @@ class Source:
                     yield packet
         except FFmpegError as error:
             self._why = error.strerror or ""
+        if self._input is not None and self._input.interrupted:
+            raise KeyboardInterrupt
 
     def _report(self, name: str, promised_s: float, fps: Fraction | None, mended: int) -> None:
         damage = []
@@ -160,27 +164,37 @@ class Source:
             self.notices.append(f"{name}: {_frames(mended)} had no time stamp, or one that ran backwards; mended")
 
 
-class _StandardInput:
-    """Standard input, for PyAV to read. A blocked read can be interrupted, where the system can do that.
+class _Pipe:
+    """Standard input or a named pipe, for PyAV to read. A blocked read can be broken off, where the system can do that.
 
-    `close` when no read is under way; it leaves standard input itself open.
+    interrupted: Ctrl-C came in a read, where PyAV would print it and go on; so reads find the end of the file, and
+    their caller raises it then. `close` when no read is under way; it leaves standard input itself open.
     """
 
-    def __init__(self) -> None:
-        if sys.stdin is None or sys.stdin.isatty():
+    def __init__(self, path: str) -> None:
+        if path == "-" and (sys.stdin is None or sys.stdin.isatty()):
             raise LivemarksError("standard input holds no video; pipe one in, or name a file")
+        try:
+            self._pipe = os.dup(sys.stdin.fileno()) if path == "-" else os.open(path, os.O_RDONLY)
+        except PermissionError:
+            raise LivemarksError(f"{path}: no permission to read it") from None
+        self.interrupted = False
         self._wake_reader, self._wake_writer = os.pipe()
         self._open = True
         self._waking = threading.Lock()  # or the byte might go into a file that was opened under the pipe's old number
         # A file that was redirected can be searched as well as read, which some videos need. Windows can't wait for a
         # pipe and for something else.
-        plain = os.name == "nt" or stat.S_ISREG(os.fstat(sys.stdin.fileno()).st_mode)
+        plain = os.name == "nt" or stat.S_ISREG(os.fstat(self._pipe).st_mode)
         self.file: Any = sys.stdin.buffer if plain else self
 
     def read(self, size: int) -> bytes:
-        stdin = sys.stdin.fileno()
-        ready, _, _ = select.select([stdin, self._wake_reader], [], [])
-        return b"" if self._wake_reader in ready else os.read(stdin, size)
+        try:
+            ready, _, _ = select.select([self._pipe, self._wake_reader], [], [])
+            return b"" if self._wake_reader in ready else os.read(self._pipe, size)
+        except KeyboardInterrupt:
+            self.interrupted = True
+            self.interrupt()
+            return b""
 
     def interrupt(self) -> None:
         """From any thread; the read under way, and all later ones, find the end of the file."""
@@ -192,9 +206,13 @@ class _StandardInput:
         """From any thread, more than once."""
         with self._waking:
             if self._open:
-                os.close(self._wake_reader)
-                os.close(self._wake_writer)
+                for handle in (self._pipe, self._wake_reader, self._wake_writer):
+                    os.close(handle)
             self._open = False
+
+
+def _is_pipe(path: str) -> bool:
+    return os.path.exists(path) and stat.S_ISFIFO(os.stat(path).st_mode)
 
 
 def _open(file: Any, name: str) -> InputContainer:
