@@ -114,6 +114,27 @@ def test_everything_becomes_bgr(tmp_path: Path, kind: str) -> None:
     assert image[20, 30].tolist() == pytest.approx(want, abs=1)
 
 
+@pytest.mark.parametrize("progressive", [0, 1])
+def test_a_jpeg_with_another_behind_it(tmp_path: Path, progressive: int, astronaut: U8) -> None:
+    """As some cameras' are; these say nothing of themselves, neither in a JFIF nor in an Exif header."""
+    bare = []
+    for image in (astronaut, astronaut[:64, :64]):
+        data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_PROGRESSIVE, progressive])[1].tobytes()
+        bare.append(data[:2] + data[4 + int.from_bytes(data[4:6], "big") :])
+    (tmp_path / "a.jpg").write_bytes(bare[0] + bare[1])
+    (image,), _ = read(tmp_path / "a.jpg")
+    assert image.shape == astronaut.shape
+    assert np.abs(image.astype(int) - astronaut).mean() < 3
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".png"])
+def test_of_moving_pictures_the_first_is_read(tmp_path: Path, suffix: str) -> None:
+    first, *others = (Image.fromarray(media.numbered(i)) for i in (5, 6, 7))
+    first.save(tmp_path / f"a{suffix}", save_all=True, append_images=others)
+    (image,), _ = read(tmp_path / f"a{suffix}")
+    assert media.number(image) == 5
+
+
 def bomb(path: Path, width: int, height: int) -> Path:
     """A small file that says it is a vast picture."""
 

@@ -35,6 +35,9 @@ _PHONE = (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftypavif")
 _MOST_PX = 1 << 28
 _WHY = "it is none, is damaged, or has more than 268 million pixels"
 
+# How JPEG files begin: a marker for the start, and the next one's first byte.
+_JPEG = b"\xff\xd8\xff"
+
 # How TIFF files begin, some of their tags, and compressions that hold JPEG, old and new (TIFF 6.0; DNG 1.7).
 _TIFF = (b"II*\0", b"MM\0*")
 _WIDTH, _HEIGHT, _COMPRESSION, _ORIENTATION, _DNG = 0x0100, 0x0101, 0x0103, 0x0112, 0xC612
@@ -122,11 +125,12 @@ def _read(file: Path) -> U8:
         tags = _tags(data)
         if data[:4] in _TIFF and tags.get(_COMPRESSION) in _JPEG_IN_TIFF and _DNG not in tags:
             return _read_jpeg_in_tiff(file, data, tags)
-        with av.open(io.BytesIO(data), "r") as container:
+        # By itself FFmpeg takes a JPEG with another one behind it, as some cameras' are, for a film or for nothing.
+        with av.open(io.BytesIO(data), "r", format="jpeg_pipe" if data.startswith(_JPEG) else None) as container:
             format = container.format.name
             if data[4:12] in _PHONE:
                 raise LivemarksError(f"{file} is HEIC or AVIF, which can't be read here; save it as JPEG or PNG")
-            if not (format.endswith("_pipe") or format in ("image2", "gif")):
+            if not (format.endswith("_pipe") or format in ("image2", "gif", "apng")):
                 raise LivemarksError(f"{file} is no image; `livemarks video` reads videos")
             picture = next(container.decode(video=0))
             return Canvas(picture, _TURNS.get(tags.get(_ORIENTATION, 1), _TURNS[1]), scaling=_SCALING)(picture)
