@@ -288,6 +288,7 @@ CASES = {
     # The second may come before the draft has its name, or after.
     "Ctrl-C twice": Case(130, begun(rf"(?:o\.mp4|{PART})"), lambda room: stopped(room, signal.SIGINT, signal.SIGINT)),
     "SIGTERM": Case(143, begun(r"o\.mp4"), lambda room: stopped(room, signal.SIGTERM)),
+    "SIGHUP, as when its terminal is closed": Case(129, begun(r"o\.mp4"), lambda room: stopped(room, signal.SIGHUP)),
     "SIGKILL": Case(137, begun(PART), lambda room: stopped(room, signal.SIGKILL)),
     "a camera that isn't there": Case(2, "-", lambda room: room.run("webcam", "--camera", "97", "--headless")),
     "a stream nobody sends": Case(

@@ -440,6 +440,15 @@ def test_cache_folder_follows_the_user(monkeypatch: pytest.MonkeyPatch, tmp_path
     monkeypatch.setenv("LOCALAPPDATA", str(tmp_path))
     assert _engines.folder() == tmp_path / "livemarks"
 
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("XDG_CACHE_HOME", "LOCALAPPDATA"):
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(Path, "home", homeless)
+    with pytest.raises(LivemarksError, match="no home folder"):
+        _engines.folder()
+
 
 # --- Every architecture -----------------------------------------------------------------------------------------------
 

@@ -9,15 +9,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+from livemarks.types import LivemarksError
+
 T = TypeVar("T")
 
 
 def folder() -> Path:
-    """The cache folder of livemarks, by the customs of the system."""
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    """The cache folder of livemarks, by the customs of the system. Raises LivemarksError if the user has no home."""
+    variable, usual = ("LOCALAPPDATA", "AppData/Local") if sys.platform == "win32" else ("XDG_CACHE_HOME", ".cache")
+    try:
+        base = Path(os.environ.get(variable) or Path.home() / usual)
+    except RuntimeError:  # neither $HOME nor an entry in the system's list of users
+        raise LivemarksError(f"there is no home folder to keep engines in; name one in {variable}") from None
     return base / "livemarks"
 
 
