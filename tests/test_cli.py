@@ -639,6 +639,19 @@ def test_a_reader_that_has_read_enough_is_no_fault(photos: Path, model: str) -> 
     assert process.returncode == 0
 
 
+def test_a_film_goes_on_when_the_reader_of_its_points_has_left(clip: Path, model: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "livemarks", "video", str(clip), "--out", str(tmp_path / "out.mp4")]
+    command += ["--landmarks", "-", "--model", model, "-q"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 0
+    assert frames_of(tmp_path / "out.mp4") == frames_of(clip)
+
+
 # --- Stopping ---------------------------------------------------------------------------------------------------------
 
 

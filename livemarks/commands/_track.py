@@ -90,9 +90,9 @@ def follow(
 ) -> int:
     """Runs a source to its end, or for so many seconds, and says how it went.
 
-    wrote: what the sinks write. mirrored: what is drawn will be seen in a mirror. noun: what the source gives.
-    Returns the exit status: 2 if the source was damaged, so that something of it is missing. Raises LivemarksError if a
-    camera is in trouble that never gave a frame.
+    wrote: what the last sinks write, one each. mirrored: what is drawn will be seen in a mirror. noun: what the source
+    gives. Returns the exit status: 2 if the source was damaged, so that something of it is missing. Raises
+    LivemarksError if a camera is in trouble that never gave a frame.
     """
     from livemarks import draw, pipeline
     from livemarks.commands._progress import progress
@@ -104,6 +104,8 @@ def follow(
             sinks.append(open_sink())
             failing.callback(sinks[-1].close)
         failing.pop_all()  # from here on pipeline.run closes them
+    if len(wrote) > 1 and wrote[-1] == "-":
+        sinks[-1] = _BesideFile(sinks[-1])
     last = Tally()
     started_s = time.monotonic()
     try:
@@ -133,6 +135,29 @@ def follow(
     # A source that doesn't tell damage from other notices is taken to mean damage.
     damaged: bool = getattr(source, "damaged", bool(source.notices))
     return 2 if damaged and not source.info.live else 0
+
+
+class _BesideFile:
+    """A sink to standard output; when its reader leaves, the sinks that write files go on without it."""
+
+    wants_pixels = False
+    stage = "jsonl"
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+        self._read = True
+
+    def write(self, result: Result, image: U8 | None, tally: Tally) -> None:
+        from livemarks.types import Stop
+
+        if self._read:
+            try:
+                self._sink.write(result, image, tally)
+            except Stop:
+                self._read = False
+
+    def close(self) -> None:
+        self._sink.close()
 
 
 class _Deadline:
