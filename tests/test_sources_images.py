@@ -116,12 +116,13 @@ def test_everything_becomes_bgr(tmp_path: Path, kind: str) -> None:
 
 @pytest.mark.parametrize("progressive", [0, 1])
 def test_a_jpeg_with_another_behind_it(tmp_path: Path, progressive: int, astronaut: U8) -> None:
-    """As some cameras' are; these say nothing of themselves, neither in a JFIF nor in an Exif header."""
+    """As some cameras' are. The first tells nothing of itself by JFIF or Exif; the other one was held sideways."""
     bare = []
     for image in (astronaut, astronaut[:64, :64]):
         data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_PROGRESSIVE, progressive])[1].tobytes()
         bare.append(data[:2] + data[4 + int.from_bytes(data[4:6], "big") :])
-    (tmp_path / "a.jpg").write_bytes(bare[0] + bare[1])
+    (tmp_path / "b.jpg").write_bytes(bare[1])
+    (tmp_path / "a.jpg").write_bytes(bare[0] + media.with_exif(tmp_path / "b.jpg", 6).read_bytes())
     (image,), _ = read(tmp_path / "a.jpg")
     assert image.shape == astronaut.shape
     assert np.abs(image.astype(int) - astronaut).mean() < 3

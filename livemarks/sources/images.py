@@ -35,8 +35,8 @@ _PHONE = (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftypavif")
 _MOST_PX = 1 << 28
 _WHY = "it is none, is damaged, or has more than 268 million pixels"
 
-# How JPEG files begin: a marker for the start, and the next one's first byte.
-_JPEG = b"\xff\xd8\xff"
+# How JPEG files begin, a marker for the start and the next one's first byte; and the marker that ends their header.
+_JPEG, _SCAN = b"\xff\xd8\xff", b"\xda"
 
 # How TIFF files begin, some of their tags, and compressions that hold JPEG, old and new (TIFF 6.0; DNG 1.7).
 _TIFF = (b"II*\0", b"MM\0*")
@@ -159,7 +159,12 @@ def _tags(data: bytes) -> dict[int, int]:
     PyAV can't hand it on in full. Only numbers that stand in the list itself are right.
     """
     tags: dict[int, int] = {}
-    header = re.search(rb"(?:\A|Exif\0\0|eXIf|EXIF.{4})(II\*\0|MM\0\*)", data, re.DOTALL)
+    end = len(data)
+    if data.startswith(_JPEG):
+        end = 2
+        while data[end : end + 1] == b"\xff" and data[end + 1 : end + 2] != _SCAN:  # or another JPEG's would do
+            end += 2 + int.from_bytes(data[end + 2 : end + 4], "big")
+    header = re.search(rb"(?:\A|Exif\0\0|eXIf|EXIF.{4})(II\*\0|MM\0\*)", data[:end], re.DOTALL)
     if header is None:
         return tags
     start, order = header.start(1), "<" if header[1] == b"II*\0" else ">"
