@@ -9,23 +9,19 @@ from __future__ import annotations
 
 import argparse
 import errno
-import faulthandler
 import glob
-import io
 import logging
 import mimetypes
 import os
 import signal
 import sys
-import time
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib import import_module
-from types import FrameType
-from typing import Any, NoReturn, TextIO
+from typing import NoReturn, TextIO
 
 from livemarks import __version__
+from livemarks.commands._process import library_noise, mute, open_streams, signals_as_ctrl_c
 from livemarks.commands._terminal import one_line
 
 log = logging.getLogger("livemarks")
@@ -51,10 +47,6 @@ _NO_THREAD = "can't start new thread"
 
 # The arguments, of whichever command, that name what it reads and writes.
 _FILES = ("input", "camera", "model", "recipe", "out", "record", "landmarks")
-
-# timeout(1) and a closing terminal send their signal twice, and a second Ctrl-C would cut off what the first one lets
-# finish. Later than this it is somebody's wish.
-_TWINS_S = 1.0
 
 _EPILOG = (
     "`livemarks COMMAND --help` lists a command's options. Exit status: 0 done; 1 livemarks itself failed, or doctor "
@@ -90,7 +82,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command line (this process's own by default) and returns the exit status."""
-    _open_streams()
+    open_streams()
     os.environ["https_proxy"] = _NOWHERE
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # as in backends/onnx.py; but `doctor` loads ONNX Runtime by itself
     args = parser().parse_args(arguments)
@@ -101,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         print(f"livemarks: can't write the log file {args.log_file}: {error.strerror}", file=sys.stderr)
         return 2
-    with _closing(trace), _library_noise(trace, args.verbose), _messages(args, trace):
+    with _closing(trace), library_noise(trace, args.verbose), _messages(args, trace):
         return _run(args)
 
 
@@ -123,29 +115,17 @@ def _is_at_work(file: str, args: argparse.Namespace) -> bool:
     return any(os.path.exists(path) and os.path.samefile(file, path) for path in used)
 
 
-def _open_streams() -> None:
-    """Leads streams that were closed, as by a shell's `>&-`, to nowhere; or the next file opened would be one."""
-    for number, name in enumerate(("stdin", "stdout", "stderr")):
-        if getattr(sys, name) is None:
-            nowhere = os.open(os.devnull, os.O_RDWR)
-            if nowhere != number:
-                os.dup2(nowhere, number)
-                os.close(nowhere)
-            stream = open(number, "w" if number else "r", encoding="utf-8", closefd=False)  # noqa: SIM115 - for good
-            setattr(sys, name, stream)
-
-
 def _run(args: argparse.Namespace) -> int:
     """Runs the command. Whatever goes wrong becomes one line here, and its traceback goes to the log."""
     from livemarks.types import LivemarksError
 
     try:
-        with _signals_as_ctrl_c() as came:
+        with signals_as_ctrl_c() as came:
             status: int = import_module(f"livemarks.commands.{args.command}").run(args)
         sys.stdout.flush()
         return status
     except BrokenPipeError:  # as in `livemarks models | head -3`: whoever reads has read enough
-        _mute(sys.stdout)
+        mute(sys.stdout)
         return 0
     except KeyboardInterrupt:
         log.warning("stopped by %s; what was done so far is kept", signal.Signals(came[0]).name if came else "Ctrl-C")
@@ -155,7 +135,7 @@ def _run(args: argparse.Namespace) -> int:
         log.debug("traceback", exc_info=True)
         return 2
     except OSError as error:  # a full disk behind standard output, too many open files
-        _mute(sys.stdout)
+        mute(sys.stdout)
         log.error("the system refused: %s", error)
         log.debug("traceback", exc_info=True)
         return 2
@@ -183,40 +163,6 @@ def _closing(file: TextIO | None) -> Iterator[None]:
         if file is not None:
             with suppress(OSError):
                 file.close()
-
-
-@contextmanager
-def _signals_as_ctrl_c() -> Iterator[list[int]]:
-    """SIGTERM and SIGHUP become a Ctrl-C, which pipeline.run takes as a wish to end; gives a list of those that came.
-
-    Those that are ignored stay so: nohup ignores SIGHUP.
-    """
-    came: list[int] = []
-    deaf_until_s = 0.0
-
-    def pass_on(signum: int, frame: FrameType | None) -> None:
-        nonlocal deaf_until_s
-        if time.monotonic() < deaf_until_s:
-            return
-        deaf_until_s = time.monotonic() + _TWINS_S
-        came.append(signum)
-        on_ctrl_c = signal.getsignal(signal.SIGINT)  # ignored, if a script started us with `&`
-        (on_ctrl_c if callable(on_ctrl_c) else signal.default_int_handler)(signum, frame)
-
-    known = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]  # Windows has no SIGHUP
-    before = {n: signal.signal(n, pass_on) for n in known if signal.getsignal(n) is not signal.SIG_IGN}
-    try:
-        yield came
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _mute(stream: TextIO) -> None:
-    """Python flushes once more at exit what couldn't be written."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, stream.fileno())
-    os.close(nowhere)
 
 
 class _OneLine(logging.Formatter):
@@ -258,51 +204,3 @@ def _messages(args: argparse.Namespace, trace: TextIO | None) -> Iterator[None]:
         log.propagate = True
         for handler in handlers:
             log.removeHandler(handler)
-
-
-@contextmanager
-def _library_noise(trace: TextIO | None, verbose: bool) -> Iterator[None]:
-    """Keeps what compiled libraries print on stderr from the user: it goes to `trace`, or nowhere.
-
-    MediaPipe, ONNX Runtime, OpenCV, Qt and FFmpeg write straight to file descriptor 2, some of them before any switch
-    of theirs can be set. So the descriptor is turned away, and Python's own stderr gets a copy of the old one.
-    """
-    sys.stderr.flush()
-    copy = io.BufferedWriter(_Heedless(os.dup(2), "w"))
-    own = io.TextIOWrapper(copy, sys.stderr.encoding, errors="backslashreplace", line_buffering=True)
-    with own, _crash_report(own), warnings.catch_warnings():
-        if not verbose:
-            target = os.dup(trace.fileno()) if trace else os.open(os.devnull, os.O_WRONLY)
-            os.dup2(target, 2)
-            os.close(target)
-            warnings.simplefilter("ignore")
-        before = sys.stderr
-        sys.stderr = own
-        try:
-            yield
-        finally:
-            sys.stderr = before
-            os.dup2(own.fileno(), 2)
-
-
-class _Heedless(io.FileIO):
-    """Takes everything: that nobody reads stderr, its terminal is gone or its disk full, is no reason to end a run."""
-
-    def write(self, data: Any, /) -> int:
-        try:
-            return super().write(data)
-        except OSError:
-            return memoryview(data).nbytes
-
-
-@contextmanager
-def _crash_report(to: TextIO) -> Iterator[None]:
-    """A library that takes the whole process down shall at least leave the Python line that called it."""
-    if faulthandler.is_enabled():
-        yield
-        return
-    faulthandler.enable(to)
-    try:
-        yield
-    finally:
-        faulthandler.disable()
