@@ -10,6 +10,7 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +19,8 @@ import numpy as np
 import pytest
 from media import make_clip
 
-from livemarks.types import U8
+from livemarks.sources import images
+from livemarks.types import U8, LivemarksError
 
 # Runs the command line in a process whose Python can't reach a network.
 OFFLINE = """
@@ -150,6 +152,17 @@ def test_the_python_api_makes_no_socket(
     done = subprocess.run(program, env=environment, capture_output=True, text=True)
     assert done.returncode == (-signal.SIGSYS if dies else 0), done.stderr
     assert done.stdout == ("" if dies else "a face in 12\n")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="its own way to deny sockets")
+def test_an_image_that_is_a_list_of_media_leads_nowhere(tmp_path: Path) -> None:
+    """An SDP file makes FFmpeg listen for ten seconds, if it may."""
+    sdp = ["v=0", "o=- 0 0 IN IP4 127.0.0.1", "s=x", "c=IN IP4 127.0.0.1", "t=0 0", "m=video 45678 RTP/AVP 96"]
+    (tmp_path / "x.jpg").write_text("\n".join([*sdp, "a=rtpmap:96 H264/90000", ""]))
+    start_s = time.monotonic()
+    with pytest.raises(LivemarksError, match="can't be read as an image"):
+        list(images.Source([str(tmp_path / "x.jpg")]))
+    assert time.monotonic() - start_s < 5
 
 
 def test_only_what_was_asked_for_is_kept(run: Run, clip: Path, tmp_path: Path) -> None:

@@ -31,6 +31,9 @@ _SCALING = 0x4 | 0x2000 | 0x40000
 # How the pictures of phones begin. They are kept in tiles, which FFmpeg doesn't join, and turned in their own way.
 _PHONE = (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftypavif")
 
+# A list of other media, whatever it calls itself, leads nowhere: neither to the network nor to other files.
+_NOWHERE = {"protocol_whitelist": "pipe"}
+
 # Beyond this FFmpeg refuses to take memory for a picture.
 _MOST_PX = 1 << 28
 _WHY = "it is none, is damaged, or has more than 268 million pixels"
@@ -98,8 +101,12 @@ class Source:
 def _files(path: str) -> list[Path]:
     """The image files that one path stands for. LivemarksError if there are none."""
     if os.path.isdir(path):
-        named = (file for file in Path(path).iterdir() if file.suffix.lower() in SUFFIXES and file.name[0] != ".")
-        found = [file for file in named if not file.is_dir()]  # a link that leads nowhere is an image that is missing
+        try:
+            files = list(Path(path).iterdir())
+        except OSError as error:
+            raise LivemarksError(f"{path} can't be read: {error.strerror}") from error
+        named = (file for file in files if file.suffix.lower() in SUFFIXES and file.name[0] != ".")
+        found = [file for file in named if not os.path.isdir(file)]  # a link that leads nowhere is a missing image
         if not found:
             raise LivemarksError(f"there is no image in {path}; their names end in {', '.join(SUFFIXES)}")
     elif os.path.exists(path):  # first of all: a name may have brackets in it
@@ -126,7 +133,8 @@ def _read(file: Path) -> U8:
         if data[:4] in _TIFF and tags.get(_COMPRESSION) in _JPEG_IN_TIFF and _DNG not in tags:
             return _read_jpeg_in_tiff(file, data, tags)
         # By itself FFmpeg takes a JPEG with another one behind it, as some cameras' are, for a film or for nothing.
-        with av.open(io.BytesIO(data), "r", format="jpeg_pipe" if data.startswith(_JPEG) else None) as container:
+        format = "jpeg_pipe" if data.startswith(_JPEG) else None
+        with av.open(io.BytesIO(data), "r", format=format, container_options=_NOWHERE) as container:
             format = container.format.name
             if data[4:12] in _PHONE:
                 raise LivemarksError(f"{file} is HEIC or AVIF, which can't be read here; save it as JPEG or PNG")
