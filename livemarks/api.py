@@ -25,6 +25,9 @@ log = logging.getLogger(__name__)
 # What `auto` tries where there is an NVIDIA GPU, fastest first. Elsewhere it is onnx without a word.
 _AUTO = ("tensorrt", "cudagraph", "onnx")
 
+# A display is late by tens of milliseconds. What a face will do in a second nobody knows, and beyond it points fly off.
+_MOST_AHEAD_S = 1.0
+
 
 @dataclass(frozen=True, slots=True)
 class Net:
@@ -53,15 +56,17 @@ def open_source(
         raise LivemarksError(f"size_wh must be (width, height) in whole pixels above 0, not {size_wh!r}")
     if fps is not None and not (_is_finite(fps) and fps > 0):
         raise LivemarksError(f"fps must be a number above 0, not {fps!r}")
+    size_wh = None if size_wh is None else (int(size_wh[0]), int(size_wh[1]))
+    fps = None if fps is None else float(fps)
     text = str(spec)
     if text.isdecimal() and (isinstance(spec, Path) or (isinstance(spec, str) and not live and os.path.exists(text))):
         text = os.path.join(os.curdir, text)  # or it would be taken for a number
-    if live or text.isdecimal() or "://" in text or text.startswith("/dev/video"):
+    if live or text.isdecimal() or "://" in text or text.startswith(("/dev/video", "/dev/v4l/")):
         camera: Source = plugins.load("sources", "camera")(text, size_wh=size_wh, fps=fps, api=camera_api)
         return camera
     from livemarks.sources.images import SUFFIXES  # here, as it needs PyAV
 
-    is_images = Path(text).is_dir() or text.lower().endswith(SUFFIXES)
+    is_images = os.path.isdir(text) or text.lower().endswith(SUFFIXES)
     if is_images or (glob.has_magic(text) and not os.path.exists(text)):
         images: Source = plugins.load("sources", "images")([text])
         return images
@@ -94,8 +99,7 @@ def open_net(
     failed: list[str] = []
     for name in wanted:
         try:
-            load = plugins.load("backends", name)
-            runner: Runner = load(path, card, device=device, threads=threads, precision=precision)
+            runner = _runner(name, path, card, device=device, threads=threads, precision=precision)
         except LivemarksError as error:
             if len(wanted) == 1:
                 raise
@@ -127,17 +131,18 @@ def open_tracker(
     model, and the last four: as of `open_net`, or the Net it gave. faces: follow at most so many. smooth: off, light,
     medium or strong. range: how far faces may be from the camera, short, full or auto. detector: blazeface; or
     mediapipe, the same nets run by MediaPipe, which reports its use to Google. extrapolate_s: how far ahead of the
-    frame's time the points shall be, to make up for the delay of a display. rest_s: while nobody is there, look only so
-    often; the search for small faces takes ten times as long as following one.
+    frame's time the points shall be, to make up for the delay of a display; at most 1. rest_s: while nobody is there,
+    look only so often; the search for small faces takes ten times as long as following one.
 
     The tracker closes the detector and the net with itself, a Net given to it as well.
     """
     _check_threads(threads)
     if not isinstance(faces, Integral):
         raise LivemarksError(f"faces must be a whole number, not {faces!r}")
-    for name, value in (("extrapolate_s", extrapolate_s), ("rest_s", rest_s)):
-        if not (_is_finite(value) and value >= 0):
-            raise LivemarksError(f"{name} must be a number of seconds from 0 on, not {value!r}")
+    if not (_is_finite(extrapolate_s) and 0 <= extrapolate_s <= _MOST_AHEAD_S):
+        raise LivemarksError(f"extrapolate_s must be a number of seconds from 0 to 1, not {extrapolate_s!r}")
+    if not (_is_finite(rest_s) and rest_s >= 0):
+        raise LivemarksError(f"rest_s must be a number of seconds from 0 on, not {rest_s!r}")
     if smooth == "off" and extrapolate_s > 0:
         raise LivemarksError("extrapolation needs smoothing, and it is off: choose light, medium or strong")
     smoother = smoothing.preset(smooth, extrapolate_s)
@@ -162,6 +167,18 @@ def open_landmarks(path: str | Path, source: Source, net: Net) -> Sink:
         names=getattr(source, "names", None),
     )
     return sink
+
+
+def _runner(backend: str, path: Path, card: Card, **options: object) -> Runner:
+    """The net on a backend. LivemarksError also for what PyTorch and CUDA raise: a library that can't be loaded, a GPU
+    that is full or that this PyTorch doesn't know."""
+    load = plugins.load("backends", backend)
+    try:
+        runner: Runner = load(path, card, **options)
+    except (ImportError, OSError, RuntimeError) as error:
+        why = (str(error).splitlines() or [type(error).__name__])[0]
+        raise LivemarksError(f"backend {backend} can't be used: {why}") from error
+    return runner
 
 
 def _check_threads(threads: object) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,6 +25,8 @@ from livemarks.types import F32, U8, LivemarksError
         ("1", "camera"),
         ("rtsp://somewhere/stream", "camera"),
         ("/dev/video2", "camera"),
+        ("/dev/v4l/by-id/usb-cam-video-index0", "camera"),
+        ("x" * 300 + ".mp4", "video"),
         ("clip.mp4", "video"),
         (Path("clip.MOV"), "video"),
         ("-", "video"),
@@ -83,7 +86,7 @@ def refuse_to_load(monkeypatch: pytest.MonkeyPatch) -> None:
         (api.open_net, "threads", (0, -1, 1.5, NAN, "2")),
         (api.open_tracker, "threads", (0, -1, 1.5, NAN, "2")),
         (api.open_tracker, "faces", (1.5, NAN, "1", None)),
-        (api.open_tracker, "extrapolate_s", (-0.1, NAN, INF, None, "0.1")),
+        (api.open_tracker, "extrapolate_s", (-0.1, 1.01, 50.0, NAN, INF, None, "0.1")),
         (api.open_tracker, "rest_s", (-0.1, NAN, INF, None, "x")),
         (api.open_tracker, "model", (None, 68)),
         (api.open_net, "model", (None, 68)),
@@ -114,8 +117,11 @@ def test_looking_ahead_needs_smoothing(
 def test_open_source_plays_a_file_live_if_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[tuple[Any, ...]] = []
     monkeypatch.setattr(plugins, "load", lambda _, name: lambda spec, **options: opened.append((name, spec, options)))
-    api.open_source("clip.mp4", live=True, size_wh=(640, 480), fps=60, camera_api="v4l2")
+    wishes: dict[str, Any] = {"size_wh": [np.int32(640), 480], "fps": Fraction(60)}
+    api.open_source("clip.mp4", live=True, camera_api="v4l2", **wishes)
     assert opened == [("camera", "clip.mp4", {"size_wh": (640, 480), "fps": 60, "api": "v4l2"})]
+    assert type(opened[0][2]["fps"]) is float
+    assert [type(side) for side in opened[0][2]["size_wh"]] == [int, int]
 
 
 class FakeRunner:
@@ -129,7 +135,7 @@ class FakeRunner:
     def close(self) -> None: ...
 
 
-def backends(monkeypatch: pytest.MonkeyPatch, **answers: str | None) -> None:
+def backends(monkeypatch: pytest.MonkeyPatch, **answers: str | Exception | None) -> None:
     """Replaces the backends: each answers with a runner, or fails with a reason."""
     real = plugins.load
 
@@ -139,6 +145,8 @@ def backends(monkeypatch: pytest.MonkeyPatch, **answers: str | None) -> None:
 
         def answer(*_: Any, **__: Any) -> FakeRunner:
             reason = answers[name]
+            if isinstance(reason, Exception):
+                raise reason
             if reason is not None:
                 raise LivemarksError(reason)
             return FakeRunner(name)
@@ -157,6 +165,42 @@ def test_auto_falls_back_and_says_why(
         label = api.open_net(still_model()).runner.label
     assert label == "onnx (tensorrt: not installed; cudagraph: no CUDA device)"
     assert len(caplog.records) == 1
+
+
+def test_auto_falls_back_from_a_broken_library_and_a_gpu_that_fails(
+    monkeypatch: pytest.MonkeyPatch, still_model: Any
+) -> None:
+    backends(
+        monkeypatch,
+        tensorrt=OSError("libcudnn.so.9: cannot open shared object file"),
+        cudagraph=RuntimeError("CUDA error: no kernel image is available\nCUDA kernel errors might be"),
+        onnx=None,
+    )
+    monkeypatch.setattr(api, "_has_nvidia_driver", lambda: True)
+    label = api.open_net(still_model()).runner.label
+    assert label.startswith("onnx (tensorrt: backend tensorrt can't be used: libcudnn.so.9: cannot open")
+    assert label.endswith("CUDA error: no kernel image is available)")
+    with pytest.raises(LivemarksError, match=r"^backend cudagraph can't be used: CUDA error: .* available$"):
+        api.open_net(still_model(), backend="cudagraph")
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may look everywhere")
+def test_a_folder_that_may_not_be_looked_into_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "locked").mkdir(mode=0)
+    for opens, name in (
+        (api.open_source, "locked"),
+        (api.open_source, "locked/x.mp4"),
+        (api.open_net, "locked/x.onnx"),
+    ):
+        with pytest.raises(LivemarksError):
+            opens(str(tmp_path / name))
+
+
+def test_names_too_long_for_a_file_are_one_line() -> None:
+    with pytest.raises(LivemarksError, match="no model is called"):
+        api.open_net("x" * 300 + ".onnx")
+    with pytest.raises(LivemarksError):
+        api.open_source("x" * 300 + ".mp4")
 
 
 def test_auto_without_an_nvidia_gpu_is_onnx_without_a_word(

@@ -15,11 +15,12 @@ BATCHES = (1, 2, 4, 8)
 
 
 def require_cuda(device: str) -> None:
-    """Raises LivemarksError unless `device` may be, and there is, a CUDA device."""
+    """Raises LivemarksError unless `device` may be, and there is, a CUDA device; RuntimeError if it can't compute."""
     if device not in ("auto", "cuda"):
         raise LivemarksError(f"it runs on device cuda alone, not on {device}")
     if not torch.cuda.is_available():
         raise LivemarksError("PyTorch finds no CUDA device")
+    torch.ones(1, device="cuda").add(1).cpu()  # a GPU that this PyTorch wasn't built for is found at the first kernel
 
 
 class Batched:

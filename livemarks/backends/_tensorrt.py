@@ -12,6 +12,7 @@ import torch
 import torch_tensorrt
 from torch import nn
 
+from livemarks import __version__
 from livemarks.backends import _engines
 from livemarks.backends._common import scheme_of
 from livemarks.backends._cuda import BATCHES, Batched, Staged
@@ -32,7 +33,7 @@ def open_runner(path: Path, card: Card, precision: str) -> Runner:
 
 def _engine(net: nn.Module, card: Card, batch: int, model_sha256: str, precision: str) -> nn.Module:
     crops = torch.zeros((batch, *card.size_hw, 3), dtype=torch.uint8, device="cuda")
-    versions = (torch.__version__, torch_tensorrt.__version__, tensorrt.__version__, _driver_version())
+    versions = (__version__, torch.__version__, torch_tensorrt.__version__, tensorrt.__version__, _driver_version())
     gpu = (torch.cuda.get_device_name(), torch.cuda.get_device_capability())
     file = (
         _engines.folder()
@@ -43,7 +44,7 @@ def _engine(net: nn.Module, card: Card, batch: int, model_sha256: str, precision
         at = BATCHES.index(batch) + 1
         print(f"building TensorRT engine {at} of {len(BATCHES)} for {card.name}, once …", file=sys.stderr, flush=True)
         exported = torch.export.export(net, (crops,))
-        compiled = torch_tensorrt.dynamo.compile(exported, arg_inputs=[crops])
+        compiled = torch_tensorrt.dynamo.compile(exported, arg_inputs=[crops], disable_tf32=True)  # fp32 is fp32
         torch_tensorrt.save(compiled, str(to), arg_inputs=[crops])
 
     def load(from_: Path) -> nn.Module:

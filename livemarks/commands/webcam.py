@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 # busy. Whoever comes in doesn't notice.
 _REST_S = 0.1
 
-# A display is late by tens of milliseconds. What a face will do in a second nobody knows, and beyond it points fly off.
+# As in api.open_tracker, which isn't imported just to read the options.
 _MOST_AHEAD_MS = 1000.0
 
 # JPEG counts to this (ITU-T T.81, table B.2), and cameras send JPEG.
