@@ -67,6 +67,9 @@ def _part(image: U8, to_image: Affine, size_hw: tuple[int, int]) -> tuple[Any, F
     x1, x2 = _range(x, a * width, b * height, factor)
     y1, y2 = _range(y, c * width, d * height, factor)
     part: Any = image[y1:y2, x1:x2]
+    below, right = (-part.shape[0] % factor) * (y2 > image.shape[0]), (-part.shape[1] % factor) * (x2 > image.shape[1])
+    if below or right:  # where the image ends: the last ones are averaged with the black outside
+        part = cv2.copyMakeBorder(part, 0, below, 0, right, cv2.BORDER_CONSTANT)
     rows, columns = part.shape[0] // factor, part.shape[1] // factor
     part = part[: rows * factor, : columns * factor]
     while part.shape[0] > rows and part.size:

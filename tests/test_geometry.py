@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from livemarks import plugins
-from livemarks.geometry import box_from_points, crop_affine, face_crop, iou, roll_from_points
+from livemarks.geometry import box_from_points, crop_affine, face_crop, iou, resample, roll_from_points
 from livemarks.types import F64, U8, Affine, FaceBox
 
 IBUG = plugins.load("schemes", "ibug68")
@@ -65,6 +65,16 @@ def test_shrinking_averages_instead_of_picking_pixels() -> None:
     inner = crop.image[4:-4, 4:-4].astype(int)
     assert inner.min() >= 120
     assert inner.max() <= 135
+
+
+@pytest.mark.parametrize("shrink", [2.5, 5.0, 9.0])
+def test_black_around_a_picture_changes_nothing(shrink: float) -> None:
+    image = np.full((103, 101, 3), 200, np.uint8)
+    framed = np.zeros((160, 160, 3), np.uint8)
+    framed[:103, :101] = image
+    size_hw = (int(110 / shrink), int(110 / shrink))
+    to_image = Affine(np.array([[shrink, 0, 1.3], [0, shrink, 0.4]]))
+    np.testing.assert_array_equal(resample(image, to_image, size_hw), resample(framed, to_image, size_hw))
 
 
 def test_affine_maps_invert_and_chain() -> None:

@@ -173,6 +173,7 @@ def test_a_read_that_never_returns(monkeypatch: pytest.MonkeyPatch) -> None:
     reader.join(5)
     assert not fake.is_open
     assert len(frames) == 1
+    assert source.status == "", "a camera that was closed isn't lost"
 
 
 def test_a_run_ends_although_the_camera_hangs(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,6 +29,12 @@ class Draft:
         folder, name = os.path.split(self.target)
         if _WINDOWS and _NO_NAME.search(name):
             raise LivemarksError(f"can't write {target}: Windows allows no such name; choose another one")
+        try:
+            os.lstat(self.target)
+        except FileNotFoundError:
+            pass
+        except OSError as error:  # too long a name, for one: that of the draft is shorter
+            raise LivemarksError(f"can't write {target}: {error.strerror}") from error
         if os.path.isdir(self.target):
             raise LivemarksError(f"can't write {target}: that is a folder; name a file in it")
         if not os.path.isdir(folder):

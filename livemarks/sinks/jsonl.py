@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from livemarks import __version__
-from livemarks.geometry import box_from_points
 from livemarks.sinks._output import Clock, Lines
 from livemarks.types import U8, FaceTrack, Result, Scheme, SourceInfo, Tally
 
@@ -65,13 +64,10 @@ class Sink:
 
 def _face(face: FaceTrack) -> dict[str, Any]:
     landmarks = face.landmarks
-    box = face.box
-    if landmarks.scheme.box_pad is not None:
-        box = box_from_points(landmarks.xy, landmarks.scheme, upright=True)
     return {
         "id": face.id,
         "score": round(float(landmarks.presence), 3),
-        "box": _rounded(box.xyxy),
+        "box": _rounded(face.box.xyxy),
         "points": _rounded(landmarks.xy),
         "sigma": _rounded(landmarks.sigma),
     }

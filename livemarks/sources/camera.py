@@ -145,6 +145,8 @@ class Source:
         while not self._closing.is_set():
             t_s = self._grab()
             if t_s is None:
+                if self._closing.is_set():
+                    return
                 self._reopen("is lost")
                 changed_s = self._clock()
                 continue
