@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -25,6 +26,7 @@ import cv2
 import numpy as np
 import pytest
 from fakes import FakeSink, FakeSource, FakeTracker
+from rich.console import Console
 
 from livemarks import cli, draw, pipeline, plugins, weights
 from livemarks.backends import _engines
@@ -576,6 +578,16 @@ def test_progress_on_a_terminal_is_a_bar(no_color: bool, clip: Path, model: str,
     assert f" of {FRAMES} frames".encode() in shown
     assert (b"\x1b[3" in shown) != no_color  # colours
     assert f"{FRAMES} frames in".encode() in shown
+
+
+def test_a_name_does_not_steer_the_terminal_through_the_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = io.StringIO()
+    console = Console(file=written, force_terminal=True, width=100, color_system=None)
+    monkeypatch.setattr("livemarks.commands._progress.Console", lambda **_: console)
+    with progress(SourceInfo("a\x1b]0;b\n.mp4", (64, 48), None, 5, live=False), quiet=False) as show:
+        show(Tally(processed=1))
+    assert r"a\x1b]0;b\n.mp4" in written.getvalue()
+    assert "\x1b]" not in written.getvalue()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="of POSIX shells")

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from livemarks.commands._numbers import counted
+from livemarks.commands._terminal import one_line
 from livemarks.types import SourceInfo, Tally
 
 log = logging.getLogger(__name__)
@@ -52,7 +53,7 @@ def _bar(
         columns = [columns[0], *columns[3:5]]
     # No refresh thread: the bar is drawn when there is something new to draw.
     with Progress(*columns, console=console, auto_refresh=False, transient=True) as bar:
-        name = Path(info.name).name
+        name = one_line(Path(info.name).name)
         task = bar.add_task(
             name if len(name) <= _NAME_LETTERS else f"{name[:_NAME_LETTERS]}…",
             total=info.frames,
