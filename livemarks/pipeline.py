@@ -356,7 +356,7 @@ class _Run:
         age_s = time.monotonic() - self._frame_s if self._live and self._processed else 0.0
         dropped = self._skipped + self._frames.forgotten
         captured = self._captured  # read last: what was dropped has been captured
-        stage_s = {"decode": self._decode_s / max(captured - self._skipped, 1)}
+        stage_s = {"capture" if self._live else "decode": self._decode_s / max(captured - self._skipped, 1)}
         stage_s |= {stage: spent_s / max(self._processed, 1) for stage, spent_s in self._spent_s.items()}
         return Tally(captured, self._processed, dropped, self._fps(), age_s, self._with_faces, stage_s)
 

@@ -309,7 +309,8 @@ class Tally:
 
     captured, processed, dropped: frames; captured = processed + dropped + those in flight. fps: processed frames per
     second over the last second or so. age_s: how old the frame is now, for live sources; 0 for files.
-    faces: frames with at least one face. stage_s: mean seconds per stage so far.
+    faces: frames with at least one face. stage_s: mean seconds per stage so far; the first one is `decode`, or
+    `capture` for live sources, which holds the wait for their next frame.
     """
 
     captured: int = 0

@@ -182,7 +182,8 @@ def test_stage_times_are_means_per_frame() -> None:
 def test_tally_is_told_after_every_frame_and_rate_is_of_the_last_second() -> None:
     told: list[tuple[Tally, float]] = []
     source = FakeSource(4, live=True, period_s=0.1)
-    run(source, FakeTracker(), [FakeSink()], on_tally=lambda tally: told.append((tally, time.monotonic())))
+    tally = run(source, FakeTracker(), [FakeSink()], on_tally=lambda tally: told.append((tally, time.monotonic())))
+    assert list(tally.stage_s) == ["capture", "sum", "fakes"]
     assert [tally.processed for tally, _ in told] == [1, 2, 3, 4]
     assert told[0][0].fps == 0.0
     (first, first_s), (last, last_s) = told[0], told[-1]
