@@ -8,7 +8,8 @@
             print(face.id, face.landmarks.xy)
 
 `xy` is (68, 2) in pixels of the frame. `open_source` takes a video file, an image, a folder, a camera's number or a
-stream's address; the `livemarks` command does the same without a line of Python.
+stream's address; pictures of one's own go in as `livemarks.Frame(image, index, t_s)`. The `livemarks` command does the
+same without a line of Python.
 """
 
 from __future__ import annotations
@@ -18,14 +19,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from livemarks.api import open_landmarks, open_net, open_source, open_tracker
-    from livemarks.types import LivemarksError
+    from livemarks.types import Frame, LivemarksError
 
 # With its hardware transforms on, Windows' Media Foundation takes up to a minute to open a camera. OpenCV reads this
 # once, when some module of ours first imports it.
 os.environ.setdefault("OPENCV_VIDEOIO_MSMF_ENABLE_HW_TRANSFORMS", "0")
 
 __version__ = "0.1.0"
-__all__ = ["LivemarksError", "open_landmarks", "open_net", "open_source", "open_tracker"]
+__all__ = ["Frame", "LivemarksError", "open_landmarks", "open_net", "open_source", "open_tracker"]
 
 
 def __getattr__(name: str) -> Any:
@@ -34,7 +35,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'livemarks' has no attribute {name!r}")
     from importlib import import_module
 
-    value = getattr(import_module("livemarks.types" if name == "LivemarksError" else "livemarks.api"), name)
+    value = getattr(import_module("livemarks.api" if name.startswith("open_") else "livemarks.types"), name)
     globals()[name] = value
     return value
 
