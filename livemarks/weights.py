@@ -11,6 +11,7 @@ import dataclasses
 import hashlib
 import io
 import json
+import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +20,9 @@ from typing import Any, BinaryIO
 from livemarks.types import Card, LivemarksError
 
 CARD_KEY = "livemarks.card"
+
+# After a parameter's name in a model file: what its whole numbers are to be multiplied with.
+INT8_SCALE = ".int8_scale"
 
 _DETECTORS = "face_detection_"  # MediaPipe's nets, which are no landmark nets and carry no cards
 
@@ -46,7 +50,7 @@ def find(name_or_path: str | Path) -> Path:
     if name in names():
         return folder() / f"{name}.onnx"
     path = Path(name_or_path)
-    if path.suffix.lower() == ".onnx" and path.is_file():
+    if path.suffix.lower() == ".onnx" and os.path.isfile(path):  # where it may not be looked for, there is none
         return path
     raise LivemarksError(f"no model is called {name!r}; there are: {', '.join(names())}; or name an .onnx file")
 

@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from livemarks import plugins
 from livemarks.backends._common import check_size, choose, scheme_of
 from livemarks.types import F32, U8, Card, LivemarksError
+from livemarks.weights import INT8_SCALE
 
 # A counter that PyTorch's batch normalisation keeps while training, and a graph for inference doesn't.
 _TRAINING_ONLY = "num_batches_tracked"
-_SCALE = ".int8_scale"
 
 
 def open_net(path: Path, card: Card) -> nn.Module:
@@ -37,7 +37,7 @@ def open_net(path: Path, card: Card) -> nn.Module:
         with torch.device("meta"):  # shapes without memory, until the file proves that it holds what its card claims
             net: nn.Module = build(scheme_of(card), size_hw=card.size_hw, **card.options).eval()
             _fold(net, [name for name, _ in net.named_parameters() if name not in values], card)
-    except (TypeError, ValueError, RuntimeError) as error:
+    except (TypeError, ValueError, RuntimeError, IndexError, ZeroDivisionError) as error:
         raise LivemarksError(f"{path}: its card's options build no {card.architecture} net: {error}") from error
     state = {}
     for name, claimed in net.state_dict().items():
@@ -59,10 +59,10 @@ def _values(graph: onnx.GraphProto) -> dict[str, NDArray[Any]]:
     """The graph's numbers by their PyTorch names."""
     # copies, since PyTorch wants to be able to write
     values = {tensor.name: np.array(numpy_helper.to_array(tensor)) for tensor in graph.initializer}
-    for whole in [name.removesuffix(_SCALE) for name in values if name.endswith(_SCALE)]:  # see train/export.py
+    for whole in [name.removesuffix(INT8_SCALE) for name in values if name.endswith(INT8_SCALE)]:  # see train/export.py
         if whole in values:
             full = np.empty(values[whole].shape, np.float32)  # no more, whatever shape a damaged file's scale has
-            values[whole] = np.multiply(values[whole], values[whole + _SCALE], out=full)
+            values[whole] = np.multiply(values[whole], values[whole + INT8_SCALE], out=full)
     # The exporter folds, and so renames, a convolution's bias with the normalisation after it, and the factor of sigma.
     # That vanishes if it is 1, and the points' offset if it is 0.
     values.setdefault("sigma_scale", np.ones((), np.float32))

@@ -23,12 +23,11 @@ from onnx import numpy_helper
 
 from livemarks.models._net import LandmarkNet
 from livemarks.types import Card, LivemarksError
-from livemarks.weights import CARD_KEY, card_to_json, read_card
+from livemarks.weights import CARD_KEY, INT8_SCALE, card_to_json, read_card
 
 _OPSET = 18
 _SMALL = 64  # numbers; shorter ones stay float32
-_LARGE = 250_000  # longer ones become int8
-_SCALE = ".int8_scale"  # after a parameter's name: what its whole numbers are multiplied with
+_LARGE = 50_000  # longer ones become int8
 
 
 def export(net: LandmarkNet, card: Card, path: Path) -> None:
@@ -100,9 +99,9 @@ def _shrink(graph: onnx.GraphProto, names: Collection[str]) -> None:
         if value.size >= _LARGE and value.ndim > 1:
             whole, scale = _whole_numbers(value)
             tensor.CopyFrom(numpy_helper.from_array(whole, name))
-            scales.append(numpy_helper.from_array(scale, name + _SCALE))
+            scales.append(numpy_helper.from_array(scale, name + INT8_SCALE))
             cast = f"{name}.unscaled"
-            nodes.append(onnx.helper.make_node("Mul", [cast, name + _SCALE], [full], name=f"{name}.mul"))
+            nodes.append(onnx.helper.make_node("Mul", [cast, name + INT8_SCALE], [full], name=f"{name}.mul"))
         else:
             if np.abs(value).max() > np.finfo(np.float16).max:
                 raise LivemarksError(f"{name} doesn't fit float16: its largest number is {np.abs(value).max():.3g}")
