@@ -180,6 +180,32 @@ def test_ctrl_c_leaves_what_a_run_can_go_on_from(pack: Path, tmp_path: Path, mon
     assert (out / "tiny.onnx").is_file()
 
 
+@pytest.mark.parametrize("change", ["seed", "holdout", "data"])
+def test_a_resume_that_would_hold_out_other_people_is_refused(change: str, pack: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    made = _recipe()
+    assert fit.run(made, pack, out, device="cpu")
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    if change == "data":
+        write_pack(pack, _faces(40), quality=95)
+    else:
+        made = replace(made, **{"seed": {"seed": 2}, "holdout": {"holdout": 0.5}}[change])  # type: ignore[arg-type]
+    with pytest.raises(LivemarksError, match="other people held out"):
+        fit.run(made, pack, out, device="cpu", resume=True)
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    fit.run(_recipe(stages=(replace(made.stages[0], steps=12),)), _again(pack), out, device="cpu", resume=True)
+
+
+def _again(pack: Path) -> Path:
+    write_pack(pack, _faces(), quality=95)
+    return pack
+
+
+def test_who_is_held_out_stays_as_it_was_when_the_shipped_nets_were_trained() -> None:
+    _, held = batches.split([_faces()], _recipe())
+    assert sorted(set(held[0].persons)) == ["p2", "p6", "p9"]
+
+
 @pytest.mark.parametrize("device", ["gpu", "cuda:99", "cpu:0:0", ""])
 def test_an_unknown_device_is_named_before_anything_is_read(device: str, tmp_path: Path) -> None:
     with pytest.raises(LivemarksError, match=r"no device .*; there are: auto, .*cpu"):

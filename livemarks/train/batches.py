@@ -26,13 +26,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class FaceTensors:
-    """Faces on the training device: canvases (n, 3, C, C) uint8, xy (n, N, 2), boxes (n, 2, 4), the set of each."""
+    """Faces on the training device: canvases (n, 3, C, C) uint8, xy (n, N, 2), boxes (n, 2, 4), each one's set, who."""
 
     canvases: Tensor
     xy: Tensor
     boxes: Tensor
     norm: Tensor  # (n,) the distance that normalises each face's error, canvas px
     sets: tuple[str, ...]
+    persons: tuple[str, ...] = ()
 
     def of(self, names: Sequence[str]) -> Tensor:
         """Indices of all faces of these sets, each as often as its set is named."""
@@ -88,7 +89,6 @@ def _on_device(
 ) -> FaceTensors:
     """All faces on one canvas size, with their boxes (from the full labels) and the net's own points."""
     canvases, xys, boxes, norms = [], [], [], []
-    sets: list[str] = []
     for part in parts:
         zoom = recipe.canvas / part.canvases.shape[2]
         shown = torch.from_numpy(part.canvases).to(device).permute(0, 3, 1, 2)
@@ -102,13 +102,13 @@ def _on_device(
         if labelled.name != scheme.name:
             xy = np.stack([DERIVED[labelled.name, scheme.name](points) for points in xy]).astype(np.float32)
         xys.append(torch.from_numpy(xy.astype(np.float32)))
-        sets += part.sets
     return FaceTensors(
         torch.cat(canvases),
         torch.cat(xys).to(device),
         torch.cat(boxes).to(device),
         torch.from_numpy(np.concatenate(norms).astype(np.float32)).to(device),
-        tuple(sets),
+        tuple(name for part in parts for name in part.sets),
+        tuple(person for part in parts for person in part.persons),
     )
 
 

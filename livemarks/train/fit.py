@@ -51,8 +51,9 @@ def run(
 ) -> dict[str, float]:
     """Trains one recipe and returns its validation scores (also in OUT's card). Raises LivemarksError on bad input.
 
-    resume goes on from OUT/last.pt; without it, a folder that has one is refused. limit_minutes > 0 stops there, and
-    Ctrl-C at once, with last.pt written. show is told the number of steps done, now and then.
+    resume goes on from OUT/last.pt, with the same people held out; without it, a folder that has one is refused.
+    limit_minutes > 0 stops there, and Ctrl-C at once, with last.pt written. show is told the number of steps done, now
+    and then.
     """
     started = time.monotonic()
     where = _device(device)
@@ -65,6 +66,7 @@ def run(
             f"{out} holds an earlier training: go on with it (--resume), or name another folder (--out)"
         )
     train, held = batches.load(recipe, scheme, data, where)
+    people = sorted(set(held.persons))
     out.mkdir(parents=True, exist_ok=True)
     net = plugins.load("models", recipe.architecture)(scheme, size_hw=recipe.size_hw, **recipe.options)
     if recipe.start:
@@ -76,13 +78,13 @@ def run(
     total = sum(stage.steps for stage in recipe.stages)
     step, best, stale = 0, math.inf, 0
     if resume:
-        step, best, stale = _restore(out / LAST, net, kept, optimiser)
+        step, best, stale = _restore(out / LAST, net, kept, optimiser, people)
         torch.manual_seed(recipe.seed + step)  # not the same batches once more
     table = Log(out / "log.csv", keep_until=step)
     sums: dict[str, float] = {}
     with (
         ThreadPoolExecutor(1) as worker,
-        _at_ctrl_c(lambda: _save(out / LAST, net, kept, optimiser, step, best, stale)),
+        _at_ctrl_c(lambda: _save(out / LAST, net, kept, optimiser, people, step, best, stale)),
     ):
         current: Stage | None = None
         if show is not None:
@@ -142,7 +144,7 @@ def run(
             if sums and (scores or step % _REPORT_EVERY == 0):
                 table.write(step=step, lr=lr, **sums, **scores)
             if scores:
-                _save(out / LAST, net, kept, optimiser, step, best, stale)
+                _save(out / LAST, net, kept, optimiser, people, step, best, stale)
                 if recipe.patience and stale >= recipe.patience and now.size_hw == recipe.size_hw:
                     break
                 if limit_minutes and time.monotonic() - started > limit_minutes * 60:
@@ -337,19 +339,22 @@ def _save(
     net: nn.Module,
     kept: nn.Module | None,
     optimiser: torch.optim.Optimizer,
+    people: list[str],
     step: int,
     best: float,
     stale: int,
 ) -> None:
     state = {"net": net.state_dict(), "optimiser": optimiser.state_dict(), "step": step, "best": best, "stale": stale}
+    state["held"] = people
     if kept is not None:
         state["kept"] = kept.state_dict()
     _write(path, state)
 
 
 def _restore(
-    path: Path, net: nn.Module, kept: nn.Module | None, optimiser: torch.optim.Optimizer
+    path: Path, net: nn.Module, kept: nn.Module | None, optimiser: torch.optim.Optimizer, people: list[str]
 ) -> tuple[int, float, int]:
+    """Puts back what `_save` wrote: step, best, stale. Raises LivemarksError if it can't, or if others are held out."""
     if not path.is_file():
         raise LivemarksError(f"nothing to resume: {path} is not there")
     try:
@@ -358,7 +363,14 @@ def _restore(
         optimiser.load_state_dict(state["optimiser"])
         if kept is not None:
             kept.load_state_dict(state["kept"])
-        return int(state["step"]), float(state["best"]), int(state["stale"])
+        found = int(state["step"]), float(state["best"]), int(state["stale"])
+        held = state.get("held", people)  # earlier versions did not write it down
     except Exception as error:  # torch lets through whatever its parsers meet
         text = (str(error).splitlines() or [""])[0]
         raise LivemarksError(f"{path} is damaged, or belongs to another recipe: {text}") from None
+    if held != people:  # the net has learnt some of their faces by heart, and would be judged on them
+        raise LivemarksError(
+            f"{path} was trained with other people held out than this recipe and data hold out; "
+            "go on with those it began with, or name another folder (--out)"
+        )
+    return found
