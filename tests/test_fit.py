@@ -1,10 +1,12 @@
 """Training runs, resumes, refuses bad data, and ends in one ONNX file that says and does what the net does."""
 
 import csv
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
@@ -13,14 +15,18 @@ onnxruntime = pytest.importorskip("onnxruntime")
 
 from livemarks import cli, plugins, weights  # noqa: E402
 from livemarks.backends import _torch_net  # noqa: E402
+from livemarks.geometry import face_crop  # noqa: E402
 from livemarks.models._net import LandmarkNet, PyramidHead, Raw  # noqa: E402
-from livemarks.train import batches, fit, losses, recipe, study, teach  # noqa: E402
+from livemarks.train import augment, batches, fit, losses, recipe, study, teach  # noqa: E402
 from livemarks.train.augment import Augment  # noqa: E402
 from livemarks.train.export import export  # noqa: E402
 from livemarks.train.log import Log  # noqa: E402
-from livemarks.train.pack import Faces, write_pack  # noqa: E402
-from livemarks.train.samples import to_kaggle15  # noqa: E402
+from livemarks.train.pack import Faces, cut, write_pack  # noqa: E402
+from livemarks.train.samples import Sample, to_kaggle15  # noqa: E402
 from livemarks.types import Card, LivemarksError  # noqa: E402
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "bench"))
+from _faces import label_box  # noqa: E402
 
 
 def _faces(n: int = 24, side: int = 96) -> Faces:
@@ -231,6 +237,28 @@ def test_faces_with_missing_labels_train_and_can_be_labelled_anew(tmp_path: Path
     labels = batches.labels_for(faces, anew, _recipe(), _recipe, tmp_path, scheme)  # type: ignore[arg-type]
     assert torch.isnan(faces.xy).any()
     assert not torch.isnan(labels).any()
+
+
+@pytest.mark.parametrize("canvas", [96, 64])
+def test_a_kaggle_face_is_framed_as_it_is_measured_however_few_points_are_labelled(canvas: int, tmp_path: Path) -> None:
+    dice = np.random.default_rng(0)
+    picture = cv2.resize(dice.integers(0, 256, (12, 12), np.uint8), (96, 96), interpolation=cv2.INTER_CUBIC)
+    xy = _faces(1).xy[0]
+    xy[[*range(2, 10), 11, 12, 13]] = np.nan  # as 70 % of training.csv: eyes, nose and lower lip
+    faces = cut([Sample(picture, "kaggle15", xy, f"p{i}", "kaggle", f"{i}") for i in range(4)])
+    write_pack(tmp_path / "kaggle.npz", faces, quality=100)
+    stage = replace(_recipe().stages[0], sets=("kaggle",))
+    made = _recipe(stages=(stage,), canvas=canvas, margin=1.15)
+    train, _ = batches.load(made, plugins.load("schemes", "kaggle15"), tmp_path / "kaggle.npz", torch.device("cpu"))
+    image = cv2.cvtColor(picture, cv2.COLOR_GRAY2BGR)
+    sample = Sample(picture, "kaggle15", xy, "p", "kaggle", "0")
+    measured = face_crop(image, label_box(sample, image, made.margin), (64, 64), made.margin)
+    for way in (0, 1):  # as the face is turned, and upright
+        affine = augment.crop_affines(train.boxes[:1, way], (64, 64), made.margin)
+        shown = augment.sample(train.canvases[:1].float(), affine, (64, 64))[0].permute(1, 2, 0)
+        assert np.abs(shown.numpy() - measured.image).mean() < 3
+        points = augment.into_crop(affine, train.xy[:1])[0].numpy()
+        np.testing.assert_allclose(points, measured.to_frame.inverse()(xy), atol=1e-3)
 
 
 def test_a_million_steps_stay_whole_numbers(tmp_path: Path) -> None:

@@ -87,7 +87,13 @@ def split(parts: Sequence[Faces], recipe: Recipe) -> tuple[list[Faces], list[Fac
 def _on_device(
     parts: list[Faces], recipe: Recipe, labelled: Scheme, scheme: Scheme, device: torch.device
 ) -> FaceTensors:
-    """All faces on one canvas size, with their boxes (from the full labels) and the net's own points."""
+    """All faces on one canvas size, with their boxes (from the full labels) and the net's own points.
+
+    The canvas of one of Kaggle's is the whole picture, and so is each crop of it, as `bench/_faces.py` measures: few
+    of its points may be labelled, whose box would be too tight.
+    """
+    center = (recipe.canvas - 1) / 2
+    whole = torch.tensor([center, center, recipe.canvas / recipe.margin, 0.0])
     canvases, xys, boxes, norms = [], [], [], []
     for part in parts:
         zoom = recipe.canvas / part.canvases.shape[2]
@@ -97,6 +103,7 @@ def _on_device(
         canvases.append(shown)
         xy = part.xy * zoom + (zoom - 1) / 2
         boxes.append(augment.boxes_of(xy, labelled))
+        boxes[-1][[name == "kaggle" for name in part.sets]] = whole
         side = boxes[-1][:, 0, 2].numpy()
         norms.append(_norm(xy, labelled, side))
         if labelled.name != scheme.name:
