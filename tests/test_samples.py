@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import struct
+import zlib
 from pathlib import Path
 
 import cv2
@@ -28,6 +30,13 @@ def image_file(path: Path, width: int = 120, height: int = 100) -> Path:
 def pts_text(xy: F64, n_points: int = 68) -> str:
     rows = "\n".join(f"{x:.3f} {y:.3f}" for x, y in xy + 1)  # MATLAB counts from 1
     return f"version: 1\nn_points:  {n_points}\n{{\n{rows}\n}}\n"
+
+
+def _but_one(x: float) -> F64:
+    """68 points of which one is far off."""
+    xy = points(68)
+    xy[9, 0] = x
+    return xy
 
 
 def asf_text(xy: F64, image: str, extra: str = "", size_wh: tuple[int, int] = (120, 100)) -> str:
@@ -71,6 +80,10 @@ def test_faces_of_one_photo_are_one_person(tmp_path: Path) -> None:
         (pts_text(np.full((68, 2), np.nan)), "68 points are NaN"),
         (pts_text(points(68) + 500), "outside the 120x100 image"),
         (pts_text(np.full((68, 2), 50.0)), "span no box"),
+        (pts_text(_but_one(np.inf)), "bad.pts: a coordinate lies beyond any picture"),
+        (pts_text(_but_one(1e39)), "bad.pts: a coordinate lies beyond any picture"),
+        (pts_text(_but_one(99999)), "bad.jpg: the face's box is longer than twice the 120x100 image"),
+        (pts_text(_but_one(-1000)), "bad.jpg: the face's box is longer than twice the 120x100 image"),
         ("", "not a .pts file"),
     ],
 )
@@ -93,6 +106,20 @@ def test_a_bad_image_is_named_and_left_out(tmp_path: Path) -> None:
     read, problems = samples.read_300w(tmp_path)
     assert read == []
     assert [problem.split(".")[0].rpartition("/")[2] for problem in problems] == ["empty", "gone", "text"]
+
+
+def test_a_picture_that_says_it_is_huge_is_named_and_left_out(tmp_path: Path) -> None:
+    size = struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0)
+    chunks = ((b"IHDR", size), (b"IDAT", zlib.compress(bytes(100))), (b"IEND", b""))
+    png = b"\x89PNG\r\n\x1a\n"
+    for kind, data in chunks:
+        png += struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+    (tmp_path / "huge.png").write_bytes(png)
+    (tmp_path / "huge.pts").write_text(pts_text(points(68)))
+    read, (problem,) = samples.read_300w(tmp_path)
+    assert read == []
+    assert "huge.png: not an image, or damaged" in problem
+    assert "\n" not in problem
 
 
 # --- YouTube Faces, LFW ----------------------------------------------------------------------------------------------
@@ -206,6 +233,43 @@ def test_broken_kaggle_rows_are_named_by_line(tmp_path: Path) -> None:
     table.write_text("a,b\n1,2\n")
     with pytest.raises(LivemarksError, match="columns"):
         samples.read_kaggle(table)
+
+
+def test_kaggle_training_rows_with_too_few_labels_are_named(tmp_path: Path) -> None:
+    xy = points(15, 96, 96)
+    none, one = np.full_like(xy, np.nan), np.full_like(xy, np.nan)
+    one[10] = xy[10]
+    table = tmp_path / "training.csv"
+    table.write_text("\n".join([KAGGLE_HEADER, kaggle_row(none), kaggle_row(xy), kaggle_row(one)]) + "\n")
+    read, problems = samples.read_kaggle(table)
+    assert [sample.name for sample in read] == ["training.csv line 3"]
+    assert problems == [
+        "training.csv line 2: 0 of 15 points are labelled; a face takes two",
+        "training.csv line 4: 1 of 15 points are labelled; a face takes two",
+    ]
+
+
+def test_a_blank_line_of_kaggles_is_named(tmp_path: Path) -> None:
+    greys = " ".join(map(str, GREYS))
+    (tmp_path / "test.csv").write_text(f"ImageId,Image\n1,{greys}\n\n2,{greys}\n")
+    read, problems = samples.read_kaggle(tmp_path / "test.csv")
+    assert [sample.name for sample in read] == ["1", "2"]
+    assert problems == ["test.csv line 3: 0 cells, not 2"]
+
+
+@pytest.mark.parametrize("rows", [2, 30])
+def test_a_stray_quote_is_one_line_and_swallows_no_faces(tmp_path: Path, rows: int) -> None:
+    row = kaggle_row(points(15, 96, 96))
+    kaggle, faces = tmp_path / "training.csv", tmp_path / "labels.csv"
+    kaggle.write_text("\n".join([KAGGLE_HEADER, row, '"' + row, *[row] * rows]) + "\n")
+    with pytest.raises(LivemarksError, match=r"training.csv line \d+: .*stray quote") as caught:
+        samples.read_kaggle(kaggle)
+    assert "\n" not in str(caught.value)
+    row = "Ann_Lee_0002.jpg," + ",".join(str(value) for value in points(68).ravel())
+    image_file(tmp_path / "images" / "Ann_Lee_0002.jpg")
+    faces.write_text("\n".join(["image", row, '"' + row, *[row] * rows]) + "\n")
+    with pytest.raises(LivemarksError, match=r"labels.csv line \d+: .*stray quote"):
+        samples.read_lfw_pseudo(tmp_path)
 
 
 def test_kaggle_test_rows_and_submission(tmp_path: Path) -> None:

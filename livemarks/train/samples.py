@@ -1,7 +1,8 @@
 """Labelled faces, read from the files their publishers hand out.
 
 Every reader returns `(samples, problems)`: a face whose image or label is missing, unreadable, of the wrong length, NaN
-or off the picture becomes one line in `problems` that names its file, and is never trained on.
+or off the picture becomes one line in `problems` that names its file, and is never trained on. A table that is missing,
+or that a stray quote makes unreadable, is a LivemarksError.
 
 `read_sets` looks for each set in the folders of `PLACES` below a data folder. Unpack 300-W's `afw.zip`, `helen.zip` and
 `lfpw.zip` into it (or into its `300w/`), IMM's `imm_face_db.tar.gz` as `imm_face_db/`, and Kaggle's csv files into
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +25,8 @@ from numpy.typing import NDArray
 
 from livemarks.schemes import imm58, kaggle15
 from livemarks.types import F32, U8, LivemarksError
+
+_WIDEST_PX = 2**20  # OpenCV opens no picture that is wider or higher
 
 T = TypeVar("T")
 Read = tuple[list["Sample"], list[str]]  # good samples, and one line for each face left out
@@ -58,7 +61,10 @@ def read_image(path: Path) -> U8:
     if not path.is_file():
         raise LivemarksError(f"{path}: no such image")
     data = np.fromfile(path, np.uint8)  # cv2.imread can't open every file name on Windows
-    image = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION) if data.size else None
+    try:
+        image = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION) if data.size else None
+    except cv2.error:  # its header tells of more pixels than OpenCV takes
+        image = None
     if image is None:
         raise LivemarksError(f"{path}: not an image, or damaged")
     return np.asarray(image, np.uint8)
@@ -92,7 +98,10 @@ def _check(sample: Sample) -> None:
     inside = ((labelled > -0.5) & (labelled < (width - 0.5, height - 0.5))).all(axis=1)
     if inside.mean() < 0.5:
         raise LivemarksError(f"{sample.name}: the face's box lies outside the {width}x{height} image")
-    if len(labelled) > 1 and np.ptp(labelled, axis=0).min() < 1:
+    spans = np.ptp(labelled, axis=0)
+    if spans.max() > 2 * max(width, height):  # one wild point would make the face tiny in its canvas
+        raise LivemarksError(f"{sample.name}: the face's box is longer than twice the {width}x{height} image")
+    if len(labelled) > 1 and spans.min() < 1:
         raise LivemarksError(f"{sample.name}: the points span no box")
 
 
@@ -101,9 +110,24 @@ def _points(values: Sequence[str], count: int, where: str) -> F32:
     if len(values) != 2 * count:
         raise LivemarksError(f"{where}: {len(values)} numbers, not the {2 * count} of {count} points")
     try:
-        return np.array(values, np.float64).reshape(count, 2).astype(np.float32)
+        xy = np.array(values, np.float64).reshape(count, 2)
     except ValueError:
         raise LivemarksError(f"{where}: a coordinate is no number") from None
+    if (np.abs(xy) > _WIDEST_PX).any():  # infinity as well
+        raise LivemarksError(f"{where}: a coordinate lies beyond any picture")
+    return xy.astype(np.float32)
+
+
+def _rows(table: Path) -> Iterator[list[str]]:
+    """The rows of a csv. Raises LivemarksError if it is missing, or a quote in it never ends, which swallows rows."""
+    if not table.is_file():
+        raise LivemarksError(f"{table}: no such file")
+    with table.open(encoding="utf-8", errors="replace", newline="") as lines:
+        rows = csv.reader(lines, strict=True)
+        try:
+            yield from rows
+        except csv.Error as error:
+            raise LivemarksError(f"{table} line {rows.line_num}: {error}; is there a stray quote?") from None
 
 
 # --- 300-W -----------------------------------------------------------------------------------------------------------
@@ -157,15 +181,12 @@ def read_lfw_pseudo(folder: Path) -> Read:
 
 def _read_csv68(table: Path, images: Path, set: str) -> Read:
     """A csv with a header line, then the image's name and 136 numbers a row. PERSON_NUMBER.jpg names the person."""
-    if not table.is_file():
-        raise LivemarksError(f"{table}: no such file")
 
     def make(row: list[str]) -> Sample:
         xy = _points(row[1:], 68, row[0])
         return Sample(images / row[0], "ibug68", xy, re.sub(r"_\d+$", "", Path(row[0]).stem), set, row[0])
 
-    with table.open(encoding="utf-8", errors="replace", newline="") as lines:
-        return _collect([row for row in list(csv.reader(lines))[1:] if row], make)
+    return _collect([row for row in list(_rows(table))[1:] if row], make)
 
 
 # --- IMM -------------------------------------------------------------------------------------------------------------
@@ -210,28 +231,30 @@ _KAGGLE_SIDE = 96  # px
 def read_kaggle(table: Path) -> Read:
     """Kaggle's training.csv (30 columns of x and y, then Image) or test.csv (ImageId, Image), 96x96 greys.
 
-    A missing label is an empty cell: NaN in `xy`. Rows of test.csv carry no label and their ImageId as name.
+    A missing label is an empty cell: NaN in `xy`; training takes two points at least. Rows of test.csv carry no label
+    and their ImageId as name.
     """
-    if not table.is_file():
-        raise LivemarksError(f"{table}: no such file")
-    with table.open(encoding="utf-8", errors="replace", newline="") as lines:
-        rows = csv.reader(lines)
-        header = next(rows, [])
-        if header not in ([*_KAGGLE_COLUMNS, "Image"], ["ImageId", "Image"]):
-            raise LivemarksError(f"{table.name}: neither the columns of Kaggle's training.csv nor of its test.csv")
-        labelled = header[0] != "ImageId"
+    header, *rows = list(_rows(table)) or [[]]
+    if header not in ([*_KAGGLE_COLUMNS, "Image"], ["ImageId", "Image"]):
+        raise LivemarksError(f"{table.name}: neither the columns of Kaggle's training.csv nor of its test.csv")
+    labelled = header[0] != "ImageId"
 
-        def make(numbered: tuple[int, list[str]]) -> Sample:
-            line, row = numbered
-            name = f"{table.name} line {line}" if labelled else row[0]
-            if len(row) != len(header):
-                raise LivemarksError(f"{table.name} line {line}: {len(row)} cells, not {len(header)}")
-            cells = [cell or "nan" for cell in row[:-1]] if labelled else ["nan"] * len(_KAGGLE_COLUMNS)
-            xy = _points(cells, len(kaggle15.SCHEME), name)
-            xy[np.isnan(xy).any(axis=1)] = np.nan  # half a point is no point
-            return Sample(_greys(row[-1], name), "kaggle15", xy, name, "kaggle", name)
+    def make(numbered: tuple[int, list[str]]) -> Sample:
+        line, row = numbered
+        name = f"{table.name} line {line}"
+        if len(row) != len(header):
+            raise LivemarksError(f"{name}: {len(row)} cells, not {len(header)}")
+        name = name if labelled else row[0]
+        cells = [cell or "nan" for cell in row[:-1]] if labelled else ["nan"] * len(_KAGGLE_COLUMNS)
+        xy = _points(cells, len(kaggle15.SCHEME), name)
+        missing = np.isnan(xy).any(axis=1)
+        xy[missing] = np.nan  # half a point is no point
+        known = int((~missing).sum())
+        if labelled and known < 2:
+            raise LivemarksError(f"{name}: {known} of {len(xy)} points are labelled; a face takes two")
+        return Sample(_greys(row[-1], name), "kaggle15", xy, name, "kaggle", name)
 
-        return _collect(enumerate(rows, 2), make)
+    return _collect(enumerate(rows, 2), make)
 
 
 def _greys(text: str, where: str) -> U8:
