@@ -45,6 +45,8 @@ def test_recipes_load_and_build_their_net(name: str) -> None:
         ('notes = "\\t"', "no card can say this: field 'notes'"),
         ("options = {head = 2026-11-21}", "no card can say this"),
         ("options = {width = 4}", "pyramid can't be built"),
+        ("options = {widths = []}", "pyramid can't be built"),
+        ("options = {stem = 0}", "pyramid can't be built"),
         ("size_hw = [8, 2000]", "size_hw"),
         ('architecture = "convnet"\nloss = "heatmap"', "convnet has not the heatmaps"),
         ('loss = "gaussian"', "pyramid has not the heatmaps"),

@@ -250,8 +250,8 @@ def _check_net(recipe: Recipe, size_hw: tuple[int, int], where: str) -> None:
             net = plugins.load("models", recipe.architecture)(scheme, size_hw=recipe.size_hw, **recipe.options).eval()
             net.resize(size_hw)
             heat = net.raw(net.pixels(torch.empty(1, *size_hw, 3))).heat
-    except (TypeError, ValueError, RuntimeError) as error:
-        said = str(error).splitlines()[0]
+    except Exception as error:  # whatever PyTorch makes of an option that nobody thought of
+        said = (str(error).splitlines() or [type(error).__name__])[0]
         raise LivemarksError(
             f"{where}: {recipe.architecture} can't be built with this size and options: {said}"
         ) from None
