@@ -242,7 +242,8 @@ def test_faces_with_missing_labels_train_and_can_be_labelled_anew(tmp_path: Path
 @pytest.mark.parametrize("canvas", [96, 64])
 def test_a_kaggle_face_is_framed_as_it_is_measured_however_few_points_are_labelled(canvas: int, tmp_path: Path) -> None:
     dice = np.random.default_rng(0)
-    picture = cv2.resize(dice.integers(0, 256, (12, 12), np.uint8), (96, 96), interpolation=cv2.INTER_CUBIC)
+    small = dice.integers(0, 256, (12, 12), np.uint8)
+    picture = np.asarray(cv2.resize(small, (96, 96), interpolation=cv2.INTER_CUBIC), np.uint8)
     xy = _faces(1).xy[0]
     xy[[*range(2, 10), 11, 12, 13]] = np.nan  # as 70 % of training.csv: eyes, nose and lower lip
     faces = cut([Sample(picture, "kaggle15", xy, f"p{i}", "kaggle", f"{i}") for i in range(4)])
@@ -250,8 +251,8 @@ def test_a_kaggle_face_is_framed_as_it_is_measured_however_few_points_are_labell
     stage = replace(_recipe().stages[0], sets=("kaggle",))
     made = _recipe(stages=(stage,), canvas=canvas, margin=1.15)
     train, _ = batches.load(made, plugins.load("schemes", "kaggle15"), tmp_path / "kaggle.npz", torch.device("cpu"))
-    image = cv2.cvtColor(picture, cv2.COLOR_GRAY2BGR)
     sample = Sample(picture, "kaggle15", xy, "p", "kaggle", "0")
+    image = sample.read()
     measured = face_crop(image, label_box(sample, image, made.margin), (64, 64), made.margin)
     for way in (0, 1):  # as the face is turned, and upright
         affine = augment.crop_affines(train.boxes[:1, way], (64, 64), made.margin)
@@ -259,6 +260,47 @@ def test_a_kaggle_face_is_framed_as_it_is_measured_however_few_points_are_labell
         assert np.abs(shown.numpy() - measured.image).mean() < 3
         points = augment.into_crop(affine, train.xy[:1])[0].numpy()
         np.testing.assert_allclose(points, measured.to_frame.inverse()(xy), atol=1e-3)
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_sets_labelled_in_another_scheme_are_refused(packed: bool, tmp_path: Path) -> None:
+    stage = replace(_recipe().stages[0], sets=("imm",))
+    data = tmp_path / "faces.npz" if packed else tmp_path
+    if packed:
+        people = _faces()
+        write_pack(data, replace(people, sets=("imm",) * len(people)), quality=95)
+    made = _recipe(stages=(stage,), scheme="ibug68" if packed else "kaggle15")
+    with pytest.raises(LivemarksError, match=r"imm is labelled in (imm58|kaggle15), .* (kaggle15|ibug68)") as caught:
+        fit.run(made, data, tmp_path / "out", device="cpu")
+    assert "\n" not in str(caught.value)
+
+
+def test_people_to_hold_out_who_are_not_in_the_data_are_named(pack: Path, tmp_path: Path) -> None:
+    for persons, named in ((("nobody",), "nobody$"), (("p1", "p99", "anybody"), "anybody, p99$")):
+        with pytest.raises(LivemarksError, match=f"holdout_persons .* not in the data: {named}"):
+            fit.run(_recipe(holdout_persons=persons), pack, tmp_path / "out", device="cpu")
+
+
+def test_other_files_among_the_data_are_no_packs_and_folders_lie_beside_packs(pack: Path, tmp_path: Path) -> None:
+    np.savez(tmp_path / "notes.npz", other=np.zeros(3))
+    scheme, cpu = plugins.load("schemes", "kaggle15"), torch.device("cpu")
+    train, held = batches.load(_recipe(), scheme, tmp_path, cpu)
+    assert len(train.xy) + len(held.xy) == 24
+    rows = [
+        ",".join(f"{value:.3f}" for value in points.ravel()) + "," + " ".join(["60"] * 9216) for points in _faces().xy
+    ]
+    header = ",".join(f"{name}_{axis}" for name in scheme.points for axis in "xy") + ",Image"
+    (tmp_path / "kaggle").mkdir()
+    (tmp_path / "kaggle" / "training.csv").write_text("\n".join([header, *rows]) + "\n")
+    both = _recipe(stages=(replace(_recipe().stages[0], sets=("afw", "kaggle")),))
+    train, held = batches.load(both, scheme, tmp_path, cpu)
+    assert [len(train.of((name,))) + len(held.of((name,))) for name in ("afw", "kaggle")] == [24, 24]
+    with pytest.raises(LivemarksError, match="no data set is called 'cofw'"):
+        batches.load(_recipe(stages=(replace(_recipe().stages[0], sets=("cofw",)),)), scheme, tmp_path, cpu)
+    whole = pack.read_bytes()
+    (tmp_path / "torn.npz").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(LivemarksError, match=r"torn\.npz: not a pack file, or damaged"):
+        batches.load(_recipe(), scheme, tmp_path, cpu)
 
 
 def test_a_million_steps_stay_whole_numbers(tmp_path: Path) -> None:

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from livemarks import plugins
 from livemarks.models._net import LandmarkNet
 from livemarks.train import augment, teach
-from livemarks.train.pack import Faces, load_faces
+from livemarks.train.pack import Faces, is_pack, load_faces
 from livemarks.train.recipe import Recipe, Stage
-from livemarks.train.samples import DERIVED
+from livemarks.train.samples import DERIVED, scheme_of
 from livemarks.types import LivemarksError, Scheme
 
 log = logging.getLogger(__name__)
@@ -41,9 +41,14 @@ class FaceTensors:
 
 
 def load(recipe: Recipe, scheme: Scheme, data: Path, device: torch.device) -> tuple[FaceTensors, FaceTensors]:
-    """The recipe's faces for training and, of other people, for validation; problems are printed by file name."""
+    """The recipe's faces for training and, of other people, for validation; problems are printed by file name.
+
+    Packs in the data folder come first; sets that none of them holds are read from the folders beside them. Raises
+    LivemarksError, naming the set, if one is missing, or labelled in another scheme than the recipe says.
+    """
     sets = list(dict.fromkeys(name for stage in recipe.stages for name in stage.sets))
-    packs = sorted(data.glob("*.npz")) if data.is_dir() else [data]
+    labelled: Scheme = plugins.load("schemes", recipe.labels or recipe.scheme)
+    packs = [path for path in sorted(data.glob("*.npz")) if is_pack(path)] if data.is_dir() else [data]
     parts: list[Faces] = []
     problems: list[str] = []
     for pack in packs:
@@ -51,16 +56,21 @@ def load(recipe: Recipe, scheme: Scheme, data: Path, device: torch.device) -> tu
         wanted = [i for i, name in enumerate(faces.sets) if name in sets]
         if wanted:
             parts.append(faces.select(wanted))
-    missing = set(sets) - {name for part in parts for name in part.sets}
-    if packs and missing:
+    schemes = {name: part.scheme for part in parts for name in part.sets}
+    missing = [name for name in sets if name not in schemes]
+    if missing and not data.is_dir():
         raise LivemarksError(f"no pack in {data.name} holds {', '.join(sorted(missing))}")
-    for name in sets if not packs else ():
+    for name, own in {**schemes, **{name: scheme_of(name) for name in missing}}.items():
+        if own != labelled.name:
+            raise LivemarksError(
+                f"{recipe.name}: {name} is labelled in {own}, but the recipe says that its labels are {labelled.name}"
+            )
+    for name in missing:
         faces, found = load_faces(data, [name], recipe.canvas, recipe.canvas_margin)
         parts.append(faces)
         problems += found
     for line in problems:
         log.warning("left out: %s", line)
-    labelled: Scheme = plugins.load("schemes", recipe.labels or recipe.scheme)
     train, held = split(parts, recipe)
     return _on_device(train, recipe, labelled, scheme, device), _on_device(held, recipe, labelled, scheme, device)
 
@@ -69,6 +79,8 @@ def split(parts: Sequence[Faces], recipe: Recipe) -> tuple[list[Faces], list[Fac
     """Faces to train on, and faces of other people to validate on; sets labelled by a model never validate."""
     sure = {p for part in parts for p, s in zip(part.persons, part.sets, strict=True) if s not in teach.LOOSE}
     persons = sorted({p for part in parts for p in part.persons})
+    if unknown := sorted(set(recipe.holdout_persons) - set(persons)):
+        raise LivemarksError(f"{recipe.name}: holdout_persons names some not in the data: {', '.join(unknown)}")
     order = np.random.default_rng(recipe.seed).permutation(len(persons))
     chosen = [persons[i] for i in order if persons[i] in sure]
     some = set(chosen[: max(1, round(recipe.holdout * len(chosen)))])

@@ -12,6 +12,7 @@ import argparse
 import math
 import os
 import sys
+import zipfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -196,6 +197,15 @@ def read_pack(path: Path) -> Faces:
     if len(canvases) < len(decoded):
         raise LivemarksError(f"{path}: a picture in it is damaged; make it anew with livemarks.train.pack")
     return Faces(np.stack(canvases), xy, persons, sets, names, scheme)
+
+
+def is_pack(path: Path) -> bool:
+    """Whether a file is a pack, or may be a damaged one: False of archives that are whole and hold something else."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return not {"jpegs.npy", "ends.npy"}.isdisjoint(archive.namelist())
+    except Exception:  # zipfile lets through whatever its parser meets
+        return True
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -335,7 +335,9 @@ PLACES: dict[str, tuple[str, ...]] = {
 
 
 def scheme_of(set: str) -> str:
-    """Name of the scheme a set is labelled in."""
+    """Name of the scheme a set is labelled in. Raises LivemarksError, naming the known ones, if there is no such set."""
+    if set not in PLACES:
+        raise LivemarksError(f"no data set is called {set!r}; there are: {', '.join(sorted(PLACES))}")
     return {"imm": "imm58", "kaggle": "kaggle15"}.get(set, "ibug68")
 
 
@@ -344,8 +346,7 @@ def read_sets(data_dir: Path, names: Sequence[str]) -> Read:
     samples: list[Sample] = []
     problems: list[str] = []
     for name in names:
-        if name not in PLACES:
-            raise LivemarksError(f"no data set is called {name!r}; there are: {', '.join(sorted(PLACES))}")
+        scheme_of(name)  # an unknown set has none
         folder = next((data_dir / place for place in PLACES[name] if _holds(data_dir / place, name)), None)
         if folder is None:
             looked = " or ".join(PLACES[name])
