@@ -207,6 +207,118 @@ def _again(pack: Path) -> Path:
     return pack
 
 
+def test_a_resumed_run_has_the_weights_and_the_optimiser_it_stopped_with(
+    pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    made = _recipe(optimiser="adam")
+    fit.run(made, pack, out, device="cpu")
+    last = torch.load(out / "last.pt", weights_only=True)
+    used: dict[str, Any] = {}
+    average, optimiser = fit._average, fit._optimiser
+
+    def averaged(net: Any, decay: float) -> Any:
+        used["kept"] = average(net, decay)
+        return used["kept"]
+
+    def optimised(recipe: Any, net: Any) -> Any:
+        used.update(net=net, optimiser=optimiser(recipe, net))
+        return used["optimiser"]
+
+    def look(step: int) -> None:
+        assert step == 8
+        for name, part in used.items():
+            torch.testing.assert_close(part.state_dict(), last[name], rtol=0, atol=0)
+        used.clear()
+
+    monkeypatch.setattr(fit, "_average", averaged)
+    monkeypatch.setattr(fit, "_optimiser", optimised)
+    fit.run(made, pack, out, device="cpu", resume=True, show=look)
+    assert not used
+
+
+def test_the_time_limit_stops_before_the_next_validation_and_leaves_what_to_go_on_from(
+    pack: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    made = _recipe(stages=(replace(_recipe().stages[0], steps=30),), validate_every=10**6)
+    scores = fit.run(made, pack, out, device="cpu", limit_minutes=1e-6)
+    assert scores["val_error"] > 0
+    assert torch.load(out / "last.pt", weights_only=True)["step"] == 1
+    with (out / "log.csv").open() as file:
+        assert [row["step"] for row in csv.DictReader(file)] == ["1"]
+    fit.run(made, pack, out, device="cpu", resume=True)
+    assert torch.load(out / "last.pt", weights_only=True)["step"] == 30
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a limit on the size of files")
+def test_a_full_disk_is_one_line_and_costs_nothing_that_was_written(pack: Path, tmp_path: Path) -> None:
+    import resource
+
+    out = tmp_path / "out"
+    fit.run(_recipe(), pack, out, device="cpu")
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    longer = _recipe(stages=(replace(_recipe().stages[0], steps=12),))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (3000, hard))
+    try:
+        with pytest.raises(LivemarksError, match=r"can't write .*\.pt: File too large") as caught:
+            fit.run(longer, pack, out, device="cpu", resume=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "\n" not in str(caught.value)
+    after = {path.name: path.read_bytes() for path in out.iterdir()}
+    assert after.keys() == before.keys()
+    assert after.pop("log.csv").startswith(before.pop("log.csv"))
+    assert after.items() <= before.items()
+    fit.run(longer, pack, out, device="cpu", resume=True)
+
+
+@pytest.mark.parametrize("best", ["gone", "text", "another net's"])
+@pytest.mark.parametrize("steps", [8, 12])
+def test_a_run_goes_on_without_its_best_net(
+    steps: int, best: str, pack: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    out = tmp_path / "out"
+    fit.run(_recipe(), pack, out, device="cpu")
+    before = (out / "tiny.onnx").read_bytes()
+    (out / "tiny.onnx").unlink()
+    if best == "gone":
+        (out / "best.pt").unlink()
+    elif best == "text":
+        (out / "best.pt").write_text("text")
+    else:
+        torch.save({"net": {"weight": torch.zeros(3)}}, out / "best.pt")
+    made = _recipe(stages=(replace(_recipe().stages[0], steps=steps),))
+    fit.run(made, pack, out, device="cpu", resume=True)
+    assert "best.pt is missing, damaged or another net's; the best is sought anew" in caplog.text
+    assert (out / "tiny.onnx").stat().st_size == pytest.approx(len(before), abs=100)
+    if steps > 8:
+        assert torch.load(out / "best.pt", weights_only=True)["step"] == 12
+
+
+def test_a_run_goes_on_from_a_torn_log(pack: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    fit.run(_recipe(), pack, out, device="cpu")
+    whole = (out / "log.csv").read_bytes()
+    longer = _recipe(stages=(replace(_recipe().stages[0], steps=12),))
+    for torn, left in (
+        (whole[:-3], ["4"]),
+        (whole[: whole.index(b"\n8,") + 2], ["4"]),
+        (whole[: whole.index(b"\n8,") + 10], ["4"]),
+        (whole + b"1", ["4", "8"]),
+        (whole + bytes(40), ["4", "8"]),
+        (b"", []),
+        (b"text\n1\n", []),
+    ):
+        (out / "log.csv").write_bytes(torn)
+        Log(out / "log.csv", keep_until=8).plot(out / "loss.png", "torn")
+        with (out / "log.csv").open() as file:
+            assert [row["step"] for row in csv.DictReader(file)] == left
+    (out / "log.csv").write_bytes(whole[:-3])
+    fit.run(longer, pack, out, device="cpu", resume=True)
+
+
 def test_who_is_held_out_stays_as_it_was_when_the_shipped_nets_were_trained() -> None:
     _, held = batches.split([_faces()], _recipe())
     assert sorted(set(held[0].persons)) == ["p2", "p6", "p9"]

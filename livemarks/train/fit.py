@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,13 +26,14 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from livemarks import plugins
 from livemarks.models._net import LandmarkNet, PyramidHead
 from livemarks.train import augment, batches, losses, teach
+from livemarks.train._files import whole
 from livemarks.train.batches import FaceTensors
 from livemarks.train.export import export
 from livemarks.train.log import Log
 from livemarks.train.recipe import Recipe, Stage, card
 from livemarks.types import LivemarksError, Scheme
 
-LAST = "last.pt"
+LAST, BEST = "last.pt", "best.pt"
 _REPORT_EVERY = 50  # steps between rows of log.csv
 
 log = logging.getLogger(__name__)
@@ -65,6 +65,8 @@ def run(
         raise LivemarksError(
             f"{out} holds an earlier training: go on with it (--resume), or name another folder (--out)"
         )
+    if resume and not (out / LAST).is_file():
+        raise LivemarksError(f"nothing to resume: {out / LAST} is not there")
     train, held = batches.load(recipe, scheme, data, where)
     people = sorted(set(held.persons))
     out.mkdir(parents=True, exist_ok=True)
@@ -80,6 +82,9 @@ def run(
     if resume:
         step, best, stale = _restore(out / LAST, net, kept, optimiser, people)
         torch.manual_seed(recipe.seed + step)  # not the same batches once more
+        if math.isfinite(best) and not _fits(out / BEST, net):
+            log.warning("%s is missing, damaged or another net's; the best is sought anew", out / BEST)
+            best, stale = math.inf, 0
     table = Log(out / "log.csv", keep_until=step)
     sums: dict[str, float] = {}
     with (
@@ -120,20 +125,22 @@ def run(
                 kept.update_parameters(net)
             step += 1
 
-            if step % _REPORT_EVERY == 0 or step % recipe.validate_every == 0 or step == total:
+            over = bool(limit_minutes) and time.monotonic() - started > limit_minutes * 60
+            due = step % recipe.validate_every == 0 or step == total or over
+            if step % _REPORT_EVERY == 0 or due:
                 sums = {name: value.item() for name, value in parts.items()}
                 if not math.isfinite(sums["loss"]):
                     raise LivemarksError(f"{recipe.name}: the loss became {sums['loss']} at step {step}; lower lr")
                 if show is not None:
                     show(step)
             scores: dict[str, float] = {}
-            if step % recipe.validate_every == 0 or step == total:
+            if due:
                 judged = kept.module if kept is not None else net  # type: ignore[assignment]
                 scores = validate(judged, held, now.size_hw, recipe.margin)
                 stale = 0 if scores["val_error"] < best else stale + 1
                 if scores["val_error"] < best:
                     best = scores["val_error"]
-                    _write(out / "best.pt", {"net": judged.state_dict(), "step": step, "scores": scores})
+                    _write(out / BEST, {"net": judged.state_dict(), "step": step, "scores": scores})
                 log.info(
                     "batch %d: loss %.4f, held-out error %.3f %%, best %.3f %%",
                     step,
@@ -147,11 +154,14 @@ def run(
                 _save(out / LAST, net, kept, optimiser, people, step, best, stale)
                 if recipe.patience and stale >= recipe.patience and now.size_hw == recipe.size_hw:
                     break
-                if limit_minutes and time.monotonic() - started > limit_minutes * 60:
-                    break
+            if over:
+                break
     table.plot(out / "loss.png", recipe.name)
     net.resize(recipe.size_hw)
-    net.load_state_dict(torch.load(out / "best.pt", map_location=where, weights_only=True)["net"])
+    if math.isfinite(best):
+        net.load_state_dict(torch.load(out / BEST, map_location=where, weights_only=True)["net"])
+    elif kept is not None:  # a finished run, resumed without its best net: what it ended with
+        net.load_state_dict(kept.module.state_dict())
     return finish(recipe, scheme, net, held, out)
 
 
@@ -163,7 +173,8 @@ def finish(recipe: Recipe, scheme: Scheme, net: LandmarkNet, held: FaceTensors, 
     scores = validate(net, held, recipe.size_hw, recipe.margin)
     told = {"held-out error %": round(scores["val_error"], 2), "held-out RMSE px": round(scores["val_rmse_px"], 2)}
     export(net.cpu(), card(recipe, told), out / f"{recipe.name}.onnx")
-    (out / "scores.json").write_text(json.dumps(scores, indent=1))
+    with whole(out / "scores.json") as file:
+        file.write(json.dumps(scores, indent=1).encode())
     return scores
 
 
@@ -328,10 +339,8 @@ def _lr(stage: Stage, done: int) -> float:
 
 
 def _write(path: Path, state: dict[str, Any]) -> None:
-    """torch.save through a temporary name, so that a stop in between loses nothing."""
-    temporary = path.with_name(path.name + ".part")
-    torch.save(state, temporary)
-    os.replace(temporary, path)
+    with whole(path) as file:
+        torch.save(state, file)
 
 
 def _save(
@@ -355,8 +364,6 @@ def _restore(
     path: Path, net: nn.Module, kept: nn.Module | None, optimiser: torch.optim.Optimizer, people: list[str]
 ) -> tuple[int, float, int]:
     """Puts back what `_save` wrote: step, best, stale. Raises LivemarksError if it can't, or if others are held out."""
-    if not path.is_file():
-        raise LivemarksError(f"nothing to resume: {path} is not there")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         net.load_state_dict(state["net"])
@@ -374,3 +381,12 @@ def _restore(
             "go on with those it began with, or name another folder (--out)"
         )
     return found
+
+
+def _fits(path: Path, net: nn.Module) -> bool:
+    """Whether a file holds the weights of such a net."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)["net"]
+        return {name: value.shape for name, value in state.items()} == {n: v.shape for n, v in net.state_dict().items()}
+    except Exception:  # torch lets through whatever its parsers meet
+        return False

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import csv
+import io
 from pathlib import Path
+
+from livemarks.train._files import whole
 
 
 class Log:
@@ -24,14 +27,13 @@ class Log:
 
     def __init__(self, path: Path, keep_until: int) -> None:
         self.path = path
-        rows = []
-        if keep_until and path.is_file():
-            with path.open(newline="") as file:
-                rows = [row for row in csv.DictReader(file) if int(row["step"]) <= keep_until]
-        with path.open("w", newline="") as file:
-            writer = csv.DictWriter(file, self.columns)
-            writer.writeheader()
-            writer.writerows(rows)
+        rows = [row for row in self._rows() if int(row["step"]) <= keep_until] if keep_until and path.is_file() else []
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, self.columns)
+        writer.writeheader()
+        writer.writerows(rows)
+        with whole(path) as file:
+            file.write(text.getvalue().encode())
 
     def write(self, **row: float) -> None:
         with self.path.open("a", newline="") as file:
@@ -39,14 +41,19 @@ class Log:
                 {name: value if isinstance(value, int) else f"{value:.6g}" for name, value in row.items()}
             )
 
+    def _rows(self) -> list[dict[str, str]]:
+        """The rows that are whole: a run that was killed, or had no room left, may have torn the last one."""
+        lines = self.path.read_text("utf-8", errors="replace").splitlines(keepends=True)
+        rows = csv.DictReader([line for line in lines if line.endswith("\n")])
+        return [row for row in rows if set(row) <= set(self.columns) and None not in row.values()]
+
     def plot(self, path: Path, title: str) -> None:
         import matplotlib
 
         matplotlib.use("Agg")
         from matplotlib import pyplot
 
-        with self.path.open(newline="") as file:
-            rows = list(csv.DictReader(file))
+        rows = self._rows()
         figure, left = pyplot.subplots(figsize=(7, 4))
         shown = [r for r in rows if r["loss"]]
         left.plot([int(r["step"]) for r in shown], [float(r["loss"]) for r in shown], color="tab:grey")

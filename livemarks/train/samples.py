@@ -335,7 +335,7 @@ PLACES: dict[str, tuple[str, ...]] = {
 
 
 def scheme_of(set: str) -> str:
-    """Name of the scheme a set is labelled in. Raises LivemarksError, naming the known ones, if there is no such set."""
+    """Name of the scheme a set is labelled in. Raises LivemarksError, naming the known, if there is no such set."""
     if set not in PLACES:
         raise LivemarksError(f"no data set is called {set!r}; there are: {', '.join(sorted(PLACES))}")
     return {"imm": "imm58", "kaggle": "kaggle15"}.get(set, "ibug68")
