@@ -492,6 +492,22 @@ def test_a_studys_tryout_is_not_taken_for_the_run(pack: Path, tmp_path: Path, mo
     assert sorted(steps) == [4] * 4 + [8] * 4
 
 
+def test_a_study_refuses_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["nose1", "--data", str(tmp_path / "none"), "--out", str(tmp_path / "out"), "--device", "cpu"]
+    assert study.main(command) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    for steps in ("-5", "0", "some"):
+        with pytest.raises(SystemExit) as ended:
+            study.main([*command, f"--steps={steps}"])
+        assert ended.value.code == 2
+        assert f"argument --steps: {steps!r} is not a whole number" in capsys.readouterr().err
+    (tmp_path / "out").write_text("a file, not a folder")
+    assert study.main(command) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+
+
 def test_studies_change_one_thing_at_a_time() -> None:
     for base_name, variants in study.STUDIES.values():
         base = recipe.load(base_name)

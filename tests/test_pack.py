@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from pathlib import Path
 
 import cv2
@@ -166,8 +167,46 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     said = capsys.readouterr()
     assert "Faces(n=1, canvas=64 px" in said.out
     assert "left out: afw: 200.pts" in said.err
-    with pytest.raises(SystemExit, match="no data set is called 'cofw'"):
-        pack.main(["--data", str(tmp_path), "--sets", "cofw", "--out", str(tmp_path / "x.npz")])
+    assert pack.main(["--data", str(tmp_path), "--sets", "cofw", "--out", str(tmp_path / "y.npz")]) == 2
+    assert capsys.readouterr().err.startswith("error: no data set is called 'cofw'")
+    assert not (tmp_path / "y.npz").exists()
+
+
+def test_an_output_that_cannot_be_written_is_told_before_any_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pack, "load_faces", lambda *_: pytest.fail("it worked"))
+    for out in (tmp_path / "none" / "x.npz", tmp_path):
+        assert pack.main(["--data", str(tmp_path), "--sets", "afw", "--out", str(out)]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"error: can't write {out}")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("option", ["--canvas=0", "--canvas=big", "--margin=0", "--margin=nan", "--quality=101"])
+def test_numbers_out_of_range_are_refused_by_their_option(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        pack.main(["--data", ".", "--sets", "afw", "--out", "x.npz", option])
+    assert ended.value.code == 2
+    assert f"argument {option.partition('=')[0]}: {option.partition('=')[2]!r} is not a" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a limit on the size of files")
+def test_a_full_disk_costs_no_earlier_pack_and_leaves_nothing(tmp_path: Path) -> None:
+    import resource
+
+    path = tmp_path / "x.npz"
+    pack.write_pack(path, faces(2))
+    before = path.read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
+    try:
+        with pytest.raises(LivemarksError, match=r"can't write .*x\.npz: File too large"):
+            pack.write_pack(path, faces(5))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [p.name for p in tmp_path.iterdir()] == ["x.npz"]
+    assert path.read_bytes() == before
 
 
 @pytest.mark.data

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 import sys
 import zipfile
 from collections.abc import Sequence
@@ -23,6 +22,9 @@ import numpy as np
 
 from livemarks import plugins
 from livemarks.geometry import box_from_points, crop_affine, face_crop
+from livemarks.sinks._output import Draft
+from livemarks.train._files import whole
+from livemarks.train._options import within
 from livemarks.train.samples import Sample, read_sets
 from livemarks.types import F32, U8, FaceBox, LivemarksError
 
@@ -154,7 +156,10 @@ def load_faces(
 
 
 def write_pack(path: Path, faces: Faces, quality: int = 88) -> None:
-    """All faces in one .npz: canvases as JPEG, one after the other (grey ones with one channel), and their labels."""
+    """All faces in one .npz: canvases as JPEG, one after the other (grey ones with one channel), and their labels.
+
+    Raises LivemarksError, and leaves an earlier file as it was, if it can't be written.
+    """
     flags = [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_OPTIMIZE, 1]
 
     def encode(canvas: U8) -> U8:
@@ -164,8 +169,7 @@ def write_pack(path: Path, faces: Faces, quality: int = 88) -> None:
 
     with ThreadPoolExecutor() as pool:
         jpegs = list(pool.map(encode, faces.canvases))
-    temporary = path.with_name(path.name + ".part")
-    with temporary.open("wb") as out:
+    with whole(path) as out:
         np.savez_compressed(  # names and points shrink; the JPEGs do not
             out,
             jpegs=np.concatenate(jpegs),
@@ -176,7 +180,6 @@ def write_pack(path: Path, faces: Faces, quality: int = 88) -> None:
             names=np.array(faces.names),
             scheme=np.array(faces.scheme),
         )
-    os.replace(temporary, path)
 
 
 def read_pack(path: Path) -> Faces:
@@ -208,26 +211,34 @@ def is_pack(path: Path) -> bool:
         return True
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Packs what the arguments name; 2, and one line, if that can't be."""
     parser = argparse.ArgumentParser(
         prog="python -m livemarks.train.pack", description="Packs labelled faces in one file."
     )
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder of the data sets")
     parser.add_argument("--sets", required=True, help="names, separated by commas")
-    parser.add_argument("--canvas", type=int, default=CANVAS_PX, metavar="PX", help="side of a canvas (%(default)s)")
-    parser.add_argument("--margin", type=float, default=CANVAS_MARGIN, help="canvas side over face box (%(default)s)")
-    parser.add_argument("--quality", type=int, default=88, help="of the JPEGs (%(default)s)")
+    parser.add_argument(
+        "--canvas", type=within(int, 16, 1024), default=CANVAS_PX, metavar="PX", help="side of a canvas (%(default)s)"
+    )
+    parser.add_argument(
+        "--margin", type=within(float, 0.5, 10), default=CANVAS_MARGIN, help="canvas side over face box (%(default)s)"
+    )
+    parser.add_argument("--quality", type=within(int, 1, 100), default=88, help="of the JPEGs (%(default)s)")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE.npz")
     options = parser.parse_args(arguments)
     try:
+        Draft(str(options.out), None).drop()  # whether it can be written, before any work
         faces, problems = load_faces(options.data, options.sets.split(","), options.canvas, options.margin)
         write_pack(options.out, faces, options.quality)
-    except LivemarksError as error:
-        sys.exit(f"error: {error}")
+    except (LivemarksError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     for problem in problems:
         print(f"left out: {problem}", file=sys.stderr)
     print(f"{options.out}: {faces}, {options.out.stat().st_size / 2**20:.1f} MiB, {len(problems)} faces left out")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from livemarks.train import fit, recipe
+from livemarks.train._options import within
 from livemarks.train.recipe import Recipe
 from livemarks.types import LivemarksError
 
@@ -92,19 +93,24 @@ def _plot(folders: dict[str, Path], path: Path, title: str) -> None:
     pyplot.close(figure)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the study that the arguments name; 2, and one line, if that can't be."""
     parser = argparse.ArgumentParser(prog="python -m livemarks.train.study", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("study", choices=list(STUDIES))
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder of the data sets")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--steps", type=int, default=0, help="shorten each run to so many steps, to try it out")
+    parser.add_argument(
+        "--steps", type=within(int, 1, 10**9), default=0, help="shorten each run to so many steps, to try it out"
+    )
     options = parser.parse_args(arguments)
     try:
         print(run(options.study, options.data, options.out, device=options.device, steps=options.steps), end="")
-    except LivemarksError as error:
-        sys.exit(f"error: {error}")
+    except (LivemarksError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
