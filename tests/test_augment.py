@@ -1,5 +1,9 @@
 """Training crops are the crops that live tracking cuts, and points stay on what they mark."""
 
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -7,7 +11,7 @@ torch = pytest.importorskip("torch", reason="training needs the train extra")
 
 from livemarks import plugins  # noqa: E402
 from livemarks.geometry import box_from_points, crop_affine, face_crop  # noqa: E402
-from livemarks.train import augment  # noqa: E402
+from livemarks.train import augment, batches  # noqa: E402
 from livemarks.types import FaceBox  # noqa: E402
 
 SCHEME = plugins.load("schemes", "ibug68")
@@ -77,6 +81,50 @@ def test_spoiling_keeps_range_and_place() -> None:
     peak = int(mean.argmax())
     assert abs(peak // 64 - 31.5) <= 3
     assert abs(peak % 64 - 41.5) <= 3
+
+
+@pytest.mark.parametrize("way", ["blur", "motion", "shrink", "jpeg", "noise"])
+def test_no_way_of_spoiling_moves_anything(way: str) -> None:
+    torch.manual_seed(0)
+    y, x = torch.meshgrid(torch.arange(96.0), torch.arange(96.0), indexing="ij")  # a side that shrinks without a rest
+    light = 0.4 * torch.exp(-((x - 60.3) ** 2 + (y - 44.6) ** 2) / (2 * 6**2))
+    images = (0.5 + light).expand(128, 3, 96, 96)
+    spoilt = augment.spoil(images, replace(augment.Augment().milder(0.0), **{way: 1.0}))
+    assert not torch.equal(spoilt, images)
+    left = spoilt.mean(dim=(0, 1)) - 0.5
+    center = torch.stack([(left * x).sum(), (left * y).sum()]) / left.sum()
+    assert center.tolist() == pytest.approx([60.3, 44.6], abs=0.1)
+
+
+def _middles(canvas: Any) -> Any:
+    """(3, h, w) -> (3, 2): x, y of the centre of what shines in each colour."""
+    y, x = torch.meshgrid(torch.arange(canvas.shape[1]), torch.arange(canvas.shape[2]), indexing="ij")
+    total = canvas.sum(dim=(1, 2))
+    return torch.stack([(canvas * x).sum(dim=(1, 2)), (canvas * y).sum(dim=(1, 2))], dim=1) / total[:, None]
+
+
+@pytest.mark.parametrize("flip", [0.0, 1.0])
+def test_crops_and_their_points_are_turned_and_mirrored_together(flip: float) -> None:
+    """A dot in each colour: two that are each other's mirror image, and the nose. Points change places, dots don't."""
+    torch.manual_seed(0)
+    scheme = plugins.load("schemes", "kaggle15")
+    left, right, nose = 0, 1, 10  # the eyes' centres, as the scheme has them
+    at = torch.tensor([[70.3, 60.8], [41.6, 52.4], [49.2, 71.7]])  # a face turned to one side
+    y, x = torch.meshgrid(torch.arange(128.0), torch.arange(128.0), indexing="ij")
+    canvas = torch.stack([255 * torch.exp(-((x - u) ** 2 + (y - v) ** 2) / 8) for u, v in at.tolist()])
+    xy = torch.full((15, 2), 50.0)
+    xy[[left, right, nose]] = at
+    boxes = torch.tensor([[56.0, 62.0, 56.0, 0.3], [56.0, 62.0, 56.0, 0.0]])
+    moves = replace(augment.Augment().milder(0.0), flip=flip, negatives=0.0, rotate=20.0)
+    made: Any = SimpleNamespace(augment=moves, size_hw=(80, 112), margin=1.3, heads=False)
+    canvases = canvas.round().byte().expand(16, 3, 128, 128)
+    crops, points, is_face = batches._crops(canvases, xy.expand(16, 15, 2), boxes.expand(16, 2, 4), made, scheme)
+    assert crops.shape == (16, 80, 112, 3)
+    assert is_face.all()
+    names = [right, left, nose] if flip else [left, right, nose]  # in the mirror the left eye is the right one
+    for crop, told in zip(crops, points, strict=True):
+        torch.testing.assert_close(_middles(crop.permute(2, 0, 1)), told[names], atol=0.3, rtol=0)
+        assert bool(told[left, 0] > told[right, 0])
 
 
 def test_nothing_happens_at_zero() -> None:
