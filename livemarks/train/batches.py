@@ -56,11 +56,11 @@ def load(recipe: Recipe, scheme: Scheme, data: Path, device: torch.device) -> tu
         wanted = [i for i, name in enumerate(faces.sets) if name in sets]
         if wanted:
             parts.append(faces.select(wanted))
-    schemes = {name: part.scheme for part in parts for name in part.sets}
-    missing = [name for name in sets if name not in schemes]
+    known = {(name, part.scheme) for part in parts for name in part.sets}
+    missing = [name for name in sets if name not in dict(known)]
     if missing and not data.is_dir():
         raise LivemarksError(f"no pack in {data.name} holds {', '.join(sorted(missing))}")
-    for name, own in {**schemes, **{name: scheme_of(name) for name in missing}}.items():
+    for name, own in sorted(known | {(name, scheme_of(name)) for name in missing}):
         if own != labelled.name:
             raise LivemarksError(
                 f"{recipe.name}: {name} is labelled in {own}, but the recipe says that its labels are {labelled.name}"
