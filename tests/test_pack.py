@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import sys
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from livemarks import plugins
 from livemarks.train import pack
@@ -125,6 +127,27 @@ def test_damaged_and_foreign_files_are_refused(tmp_path: Path) -> None:
         pack.load_faces(path)
     with pytest.raises(LivemarksError, match="no such data folder or pack"):
         pack.load_faces(tmp_path / "gone.npz")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("ends", np.array([0, 0, 5, 9, 20])),
+        ("ends", np.array([], int)),
+        ("xy", np.zeros((5, 15, 2), np.float32)),
+        ("xy", np.full((5, 68, 2), np.nan, np.float32)),
+        ("names", np.array(["a"])),
+        ("jpegs", np.zeros(9, np.uint8)),
+    ],
+)
+def test_a_pack_whose_parts_do_not_fit_is_refused(key: str, value: NDArray[Any], tmp_path: Path) -> None:
+    path = tmp_path / "x.npz"
+    pack.write_pack(path, faces())
+    with np.load(path) as parts:
+        np.savez(path, **{**parts, key: value})
+    with pytest.raises(LivemarksError, match=r"x\.npz: not a pack file, or damaged") as caught:
+        pack.load_faces(path)
+    assert "\n" not in str(caught.value)
 
 
 def test_faces_of_two_schemes_are_not_mixed(tmp_path: Path) -> None:

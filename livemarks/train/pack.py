@@ -189,17 +189,17 @@ def read_pack(path: Path) -> Faces:
             jpegs, ends, xy = pack["jpegs"], pack["ends"], pack["xy"]
             persons, sets, names = (tuple(pack[key].tolist()) for key in ("persons", "sets", "names"))
             scheme = str(pack["scheme"])
+        with ThreadPoolExecutor() as pool:
+            decoded = pool.map(lambda jpeg: cv2.imdecode(jpeg, cv2.IMREAD_COLOR), np.split(jpegs, ends[:-1]))
+            canvases = np.stack([np.asarray(canvas, np.uint8) for canvas in decoded])
+        faces = Faces(canvases, xy, persons, sets, names, scheme)
+        if np.isinf(xy).any() or np.isnan(xy).any(axis=2).all(axis=1).any():
+            raise ValueError("a face in it has no labels")
     except FileNotFoundError:
         raise LivemarksError(f"{path}: no such data folder or pack file") from None
-    except Exception as error:  # NumPy and zipfile let through whatever their parsers meet
+    except Exception as error:  # NumPy, zipfile and OpenCV let through whatever their parsers meet
         raise LivemarksError(f"{path}: not a pack file, or damaged; make it anew with livemarks.train.pack") from error
-    with ThreadPoolExecutor() as pool:
-        parts = np.split(jpegs, ends[:-1])
-        decoded = list(pool.map(lambda jpeg: cv2.imdecode(jpeg, cv2.IMREAD_COLOR), parts))
-    canvases = [np.asarray(canvas, np.uint8) for canvas in decoded if canvas is not None]
-    if len(canvases) < len(decoded):
-        raise LivemarksError(f"{path}: a picture in it is damaged; make it anew with livemarks.train.pack")
-    return Faces(np.stack(canvases), xy, persons, sets, names, scheme)
+    return faces
 
 
 def is_pack(path: Path) -> bool:
