@@ -9,7 +9,6 @@ float32 of them: a half or a quarter of the bytes, and the same float32 arithmet
 from __future__ import annotations
 
 import logging
-import os
 import warnings
 from collections.abc import Collection
 from dataclasses import replace
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from livemarks.models._net import LandmarkNet
+from livemarks.train._files import whole
 from livemarks.types import Card, LivemarksError
 from livemarks.weights import CARD_KEY, INT8_SCALE, card_to_json, read_card
 
@@ -78,9 +78,8 @@ def add_scores(path: Path, scores: dict[str, float]) -> None:
 
 
 def _write(model: onnx.ModelProto, path: Path) -> None:
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_bytes(model.SerializeToString(deterministic=True))
-    os.replace(temporary, path)
+    with whole(path) as file:
+        file.write(model.SerializeToString(deterministic=True))
 
 
 def _shrink(graph: onnx.GraphProto, names: Collection[str]) -> None:
