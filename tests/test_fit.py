@@ -110,6 +110,17 @@ def test_a_resumed_run_goes_on_where_it_stopped(pack: Path, tmp_path: Path) -> N
         fit.run(other, pack, out, device="cpu", resume=True)
 
 
+def test_the_average_begins_anew_with_crops_of_another_size(pack: Path, tmp_path: Path) -> None:
+    """Weights for small crops, half of a long average, would spoil it."""
+    small = recipe.Stage(sets=("afw",), steps=4, lr=1e-2, batch=4, size_hw=(32, 32))
+    full = replace(small, steps=1, size_hw=None)
+    made = _recipe(architecture="resnet18", options={}, size_hw=(64, 64), stages=(small, full), ema=0.999)
+    fit.run(made, pack, tmp_path / "out", device="cpu")
+    state = torch.load(tmp_path / "out" / fit.LAST, weights_only=True)
+    for name, value in state["net"].items():
+        torch.testing.assert_close(state["kept"][f"module.{name}"], value, rtol=0, atol=0)
+
+
 def test_a_stage_can_train_on_smaller_crops(pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The best of the small stage, however good, is not what a run with full crops ends with."""
     small = recipe.Stage(

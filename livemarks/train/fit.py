@@ -99,11 +99,13 @@ def run(
             if stage is not current:
                 judged: LandmarkNet = kept.module if kept is not None else net  # type: ignore[assignment]
                 now = stage.of(recipe)
-                if step and _stage_at(recipe.stages, step - 1)[0].of(recipe).size_hw != now.size_hw:
-                    best, stale = math.inf, 0  # errors at another size say nothing of this one
                 for resized in (net, judged):
                     resized.resize(now.size_hw)
                 labels = batches.labels_for(train, stage, now, judged, out, scheme)
+                if step and _stage_at(recipe.stages, step - 1)[0].of(recipe).size_hw != now.size_hw:
+                    best, stale = math.inf, 0  # neither errors at another size nor weights for it say much of this one
+                    if kept is not None:
+                        kept.n_averaged.zero_()
                 current, stream = stage, batches.Batches(train, labels, stage, now, worker)
             lr = _lr(stage, done)
             for group in optimiser.param_groups:
