@@ -30,7 +30,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.epilog = "The portrait is NASA's of the astronaut Eileen Collins, in the public domain."
     parser.add_argument("--out", metavar="OUT.mp4", help="write the clip with points drawn on it, instead of a window")
     _track.landmarks_option(parser)
-    length = _numbers.within(0.1, _MOST_S)
+    length = _numbers.within(0.001, _MOST_S)
     parser.add_argument("--seconds", type=length, default=10.0, metavar="N", help="length (default: 10)")
     _track.model_options(parser, faces=1)
 
