@@ -155,6 +155,8 @@ def open_tracker(
 
 def open_landmarks(path: str | Path, source: Source, net: Net) -> Sink:
     """A sink for the points of a run: JSON lines or a csv table, as the suffix says; "-" is JSON on standard output."""
+    if not isinstance(path, (str, Path)):
+        raise LivemarksError(f"path must name a file of landmarks, not {path!r}")
     suffix = ".jsonl" if str(path) == "-" else Path(path).suffix.lower()
     if suffix not in (".jsonl", ".csv"):
         raise LivemarksError(f"can't tell how to write {path}: the name of a file of landmarks ends in .jsonl or .csv")

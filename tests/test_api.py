@@ -234,6 +234,12 @@ def test_landmarks_need_a_known_suffix(name: str) -> None:
         api.open_landmarks(name, nothing, nothing)
 
 
+def test_landmarks_need_a_path() -> None:
+    nothing: Any = SimpleNamespace()
+    with pytest.raises(LivemarksError, match="not None"):
+        api.open_landmarks(None, nothing, nothing)  # type: ignore[arg-type]
+
+
 def test_public_names_are_all_there() -> None:
     for name in livemarks.__all__:
         assert name in dir(livemarks)

@@ -163,8 +163,10 @@ def test_a_stage_can_train_on_smaller_crops(pack: Path, tmp_path: Path, monkeypa
     path = tmp_path / "out" / "tiny.onnx"
     assert weights.read_card(path).size_hw == (64, 64)
     assert onnxruntime.InferenceSession(path).get_inputs()[0].shape[1:] == [64, 64, 3]
-    stopped = tmp_path / "stopped"  # just between the two
-    fit.run(replace(made, stages=(small,)), pack, stopped, device="cpu")
+    stopped = tmp_path / "stopped"
+    fit.run(made, pack, stopped, device="cpu", limit_minutes=1e-6)
+    assert weights.read_card(stopped / "tiny.onnx").size_hw == (32, 32), "what it was good for when it was stopped"
+    fit.run(replace(made, stages=(small,)), pack, stopped, device="cpu", resume=True)  # just between the two
     fit.run(made, pack, stopped, device="cpu", resume=True)
     assert torch.load(stopped / "best.pt", weights_only=True)["step"] == 8
 
@@ -518,6 +520,18 @@ def test_a_study_refuses_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert study.main(command) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ")
+
+
+def test_ctrl_c_stops_a_study_without_a_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stop(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(fit, "run", stop)
+    assert study.main(["nose1", "--data", str(tmp_path), "--out", str(tmp_path / "out")]) == 130
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "the same command goes on" in line
 
 
 def test_studies_change_one_thing_at_a_time() -> None:

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -52,8 +53,8 @@ def run(
     """Trains one recipe and returns its validation scores (also in OUT's card). Raises LivemarksError on bad input.
 
     resume goes on from OUT/last.pt, with the same people held out; without it, a folder that has one is refused.
-    limit_minutes > 0 stops there, and Ctrl-C at once, with last.pt written. show is told the number of steps done, now
-    and then.
+    limit_minutes > 0 stops there, with a net for crops of the size that it learnt last; Ctrl-C stops at once. Both
+    leave last.pt. show is told the number of steps done, now and then.
     """
     started = time.monotonic()
     where = _device(device)
@@ -159,6 +160,8 @@ def run(
             if over:
                 break
     table.plot(out / "loss.png", recipe.name)
+    if step < total:  # within small crops, say: all that it can be judged by, and is good for
+        recipe = replace(recipe, size_hw=_stage_at(recipe.stages, step - 1)[0].of(recipe).size_hw)
     net.resize(recipe.size_hw)
     if math.isfinite(best):
         net.load_state_dict(torch.load(out / BEST, map_location=where, weights_only=True)["net"])

@@ -94,7 +94,7 @@ def _plot(folders: dict[str, Path], path: Path, title: str) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the study that the arguments name; 2, and one line, if that can't be."""
+    """Runs the study that the arguments name; 2, and one line, if that can't be, 130 after Ctrl-C."""
     parser = argparse.ArgumentParser(prog="python -m livemarks.train.study", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("study", choices=list(STUDIES))
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder of the data sets")
@@ -109,6 +109,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (LivemarksError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("stopped by Ctrl-C; the same command goes on from there", file=sys.stderr)
+        return 130
     return 0
 
 
