@@ -8,6 +8,7 @@ so an image of width W covers x from -0.5 to W - 0.5.
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -65,14 +66,19 @@ class Frame:
         if len(shape) != 3 or shape[2] != 3 or 0 in shape or self.image.dtype != np.uint8:
             raise ValueError(f"image must be (H, W, 3) uint8, H and W above 0, not {shape} {self.image.dtype}")
         try:
-            timed = math.isfinite(self.t_s)
-        except TypeError:
-            timed = False
-        if not timed:
+            t_s = float(self.t_s) if math.isfinite(self.t_s) else None  # isfinite takes numbers only; float "1" as well
+        except (TypeError, ValueError, OverflowError):
+            t_s = None
+        if t_s is None:
             raise ValueError(f"t_s must be a finite number of seconds, not {self.t_s!r}")
+        try:
+            index = operator.index(self.index)
+        except TypeError:
+            raise ValueError(f"index must be a whole number, not {self.index!r}") from None
         view = self.image.view()
         view.setflags(write=False)
-        object.__setattr__(self, "image", view)
+        for name, value in (("image", view), ("index", index), ("t_s", t_s)):
+            object.__setattr__(self, name, value)
 
     @property
     def size_wh(self) -> tuple[int, int]:

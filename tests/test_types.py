@@ -1,5 +1,8 @@
 """Values check themselves at birth, say what was expected in one line, and can't be changed afterwards."""
 
+import re
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -39,10 +42,23 @@ def test_frames_refuse_what_is_no_picture() -> None:
         assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("t_s", [None, float("nan"), float("inf"), -float("inf"), "1"])
+@pytest.mark.parametrize("t_s", [None, float("nan"), float("inf"), -float("inf"), "1", Fraction(10**400), Decimal("sNaN")])
 def test_frames_have_a_time(t_s: Any) -> None:
-    with pytest.raises(ValueError, match=f"t_s must be a finite number of seconds, not {t_s!r}"):
+    with pytest.raises(ValueError, match=re.escape(f"t_s must be a finite number of seconds, not {t_s!r}")):
         Frame(np.zeros((4, 6, 3), np.uint8), 0, t_s)
+
+
+@pytest.mark.parametrize("t_s", [np.float32(0.5), np.array(0.5), Fraction(1, 2), Decimal("0.5")])
+def test_frames_take_any_number_and_keep_pythons_own(t_s: Any) -> None:
+    frame = Frame(np.zeros((4, 6, 3), np.uint8), np.int64(3), t_s)  # type: ignore[arg-type]
+    assert (type(frame.index), frame.index, type(frame.t_s), frame.t_s) == (int, 3, float, 0.5)
+    assert repr(frame) == "Frame(6x4, index=3, t_s=0.500)"
+
+
+@pytest.mark.parametrize("index", ["a", "1", 1.0, None])
+def test_frames_are_counted(index: Any) -> None:
+    with pytest.raises(ValueError, match=f"index must be a whole number, not {index!r}"):
+        Frame(np.zeros((4, 6, 3), np.uint8), index, 0.0)
 
 
 @pytest.mark.parametrize("xyxy", [[0, 0, 0, 5], [5, 0, 1, 5], [0, 0, 1], [0, 0, float("nan"), 5]])
