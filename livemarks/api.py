@@ -25,6 +25,9 @@ log = logging.getLogger(__name__)
 # What `auto` tries where there is an NVIDIA GPU, fastest first. Elsewhere it is onnx without a word.
 _AUTO = ("tensorrt", "cudagraph", "onnx")
 
+# Beyond all use, and still far from what fills a machine's memory with stacks.
+_MOST_THREADS = 256
+
 # A display is late by tens of milliseconds. What a face will do in a second nobody knows, and beyond it points fly off.
 _MOST_AHEAD_S = 1.0
 
@@ -160,6 +163,8 @@ def open_landmarks(path: str | Path, source: Source, net: Net) -> Sink:
     suffix = ".jsonl" if str(path) == "-" else Path(path).suffix.lower()
     if suffix not in (".jsonl", ".csv"):
         raise LivemarksError(f"can't tell how to write {path}: the name of a file of landmarks ends in .jsonl or .csv")
+    if not isinstance(net, Net):
+        raise LivemarksError(f"net must be what open_net gives, not {net!r}")
     sink: Sink = plugins.load("sinks", suffix[1:])(
         str(path),
         source.info,
@@ -184,8 +189,8 @@ def _runner(backend: str, path: Path, card: Card, **options: object) -> Runner:
 
 
 def _check_threads(threads: object) -> None:
-    if threads is not None and not _is_count(threads):
-        raise LivemarksError(f"threads must be None or a whole number above 0, not {threads!r}")
+    if not (threads is None or (isinstance(threads, Integral) and 1 <= int(threads) <= _MOST_THREADS)):
+        raise LivemarksError(f"threads must be None or a whole number from 1 to {_MOST_THREADS}, not {threads!r}")
 
 
 def _is_count(value: object) -> bool:

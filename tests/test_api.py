@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import closing
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -83,8 +84,8 @@ def refuse_to_load(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (partial(api.open_source, 0), "size_wh", ((0, 480), (640, -1), (NAN, 480), (640.5, 480), (640,), 640)),
         (partial(api.open_source, 0), "fps", (0, -30, NAN, INF, "30")),
-        (api.open_net, "threads", (0, -1, 1.5, NAN, "2")),
-        (api.open_tracker, "threads", (0, -1, 1.5, NAN, "2")),
+        (api.open_net, "threads", (0, -1, 257, 10**30, 1.5, NAN, "2")),
+        (api.open_tracker, "threads", (0, -1, 257, 10**30, 1.5, NAN, "2")),
         (api.open_tracker, "faces", (1.5, NAN, "1", None)),
         (api.open_tracker, "extrapolate_s", (-0.1, 1.01, 50.0, NAN, INF, None, "0.1")),
         (api.open_tracker, "rest_s", (-0.1, NAN, INF, None, "x")),
@@ -238,6 +239,12 @@ def test_landmarks_need_a_path() -> None:
     nothing: Any = SimpleNamespace()
     with pytest.raises(LivemarksError, match="not None"):
         api.open_landmarks(None, nothing, nothing)  # type: ignore[arg-type]
+
+
+def test_landmarks_need_a_net_and_no_tracker(still_model: Any) -> None:
+    source: Any = SimpleNamespace()
+    with closing(api.open_tracker(still_model())) as tracker, pytest.raises(LivemarksError, match=r"^net must be what"):
+        api.open_landmarks("points.csv", source, tracker)  # type: ignore[arg-type]
 
 
 def test_public_names_are_all_there() -> None:

@@ -142,6 +142,7 @@ def test_the_file_appears_when_it_is_whole(tmp_path: Path, kind: str) -> None:
     assert target.read_text() == "old"
     sink.close()
     assert target.read_text() != "old"
+    sink.close()
     assert list(tmp_path.iterdir()) == [target]
 
 
@@ -215,6 +216,14 @@ def test_standard_output(kind: str, capfd: pytest.CaptureFixture[str], tmp_path:
     write(kind, tmp_path / "out", RESULTS)
     write(kind, "-", RESULTS)
     assert capfd.readouterr().out == (tmp_path / "out").read_text()
+
+
+@pytest.mark.parametrize("stdout", [io.StringIO(), None])
+@pytest.mark.parametrize("kind", KINDS)
+def test_without_a_standard_output(kind: str, stdout: io.StringIO | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", stdout)
+    with pytest.raises(LivemarksError, match="no standard output to write on; name a file"):
+        write(kind, "-", RESULTS)
 
 
 # A run in a process of its own, until something ends it.

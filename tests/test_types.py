@@ -42,7 +42,9 @@ def test_frames_refuse_what_is_no_picture() -> None:
         assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("t_s", [None, float("nan"), float("inf"), -float("inf"), "1", Fraction(10**400), Decimal("sNaN")])
+@pytest.mark.parametrize(
+    "t_s", [None, float("nan"), float("inf"), -float("inf"), "1", Fraction(10**400), Decimal("sNaN")]
+)
 def test_frames_have_a_time(t_s: Any) -> None:
     with pytest.raises(ValueError, match=re.escape(f"t_s must be a finite number of seconds, not {t_s!r}")):
         Frame(np.zeros((4, 6, 3), np.uint8), 0, t_s)

@@ -73,8 +73,7 @@ class Lines:
     def __init__(self, path: str, source: str | None) -> None:
         self._name = path
         self._draft = None if path == "-" else Draft(path, source)
-        # A descriptor of our own: Python would complain about its own stdout at exit, if its reader has gone.
-        where = os.dup(sys.stdout.fileno()) if self._draft is None else self._draft.path
+        where = _own_stdout() if self._draft is None else self._draft.path
         self._file = open(where, "wb")  # noqa: SIM115 - closed by `close`
         self._written = 0  # bytes, in whole writes
 
@@ -96,18 +95,27 @@ class Lines:
         self._written += len(data)
 
     def close(self) -> None:
-        """Keeps the file if anything was written to it."""
+        """Keeps the file if anything was written to it. Once is enough, and more does no harm."""
         with suppress(OSError):  # from a last try to write what failed before
             self._file.close()
-        if self._draft is None:
+        draft, self._draft = self._draft, None
+        if draft is None:
             return
         if self._written == 0:
-            self._draft.drop()
+            draft.drop()
             return
         with suppress(FileNotFoundError):  # `keep` says so
-            if os.path.getsize(self._draft.path) > self._written:  # a line that a full disk cut off
-                os.truncate(self._draft.path, self._written)
-        self._draft.keep()
+            if os.path.getsize(draft.path) > self._written:  # a line that a full disk cut off
+                os.truncate(draft.path, self._written)
+        draft.keep()
+
+
+def _own_stdout() -> int:
+    """A descriptor of our own: Python would complain about its own stdout at exit, if its reader has gone."""
+    try:
+        return os.dup(sys.stdout.fileno())
+    except (AttributeError, ValueError) as error:  # None, as under pythonw; a notebook's or a test's; closed
+        raise LivemarksError("there is no standard output to write on; name a file") from error
 
 
 class Clock:
