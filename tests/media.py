@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -131,6 +132,23 @@ def _tone(pitch_hz: int, from_s: float, until_s: float) -> Iterable[AudioFrame]:
         frame.sample_rate, frame.pts = SOUND_HZ, start + round(from_s * SOUND_HZ)
         frame.time_base = Fraction(1, SOUND_HZ)
         yield frame
+
+
+def join(path: Path, *clips: Path) -> Path:
+    """Puts the streams of several files into one."""
+    muxer: Any
+    with av.open(str(path), "w") as muxer, ExitStack() as readers:
+        packets = []
+        for clip in clips:
+            reader = readers.enter_context(av.open(str(clip)))
+            streams = {stream.index: muxer.add_stream_from_template(stream) for stream in reader.streams}
+            for packet in reader.demux():
+                if packet.dts is not None:
+                    packet.stream = streams[packet.stream_index]
+                    packets.append(packet)
+        for packet in sorted(packets, key=lambda packet: packet.dts * packet.time_base):
+            muxer.mux(packet)
+    return path
 
 
 def turn(path: Path, how: str) -> Path:

@@ -216,6 +216,62 @@ def test_a_file_cut_short_gives_its_good_frames_and_says_what_is_lost(tmp_path: 
     assert abs(int(notice.split(" s, ")[1].split()[0]) + len(images) - 100) <= 3
 
 
+@pytest.mark.parametrize(
+    ("name", "codec"),
+    [
+        ("a.mkv", "libx264"),
+        ("a.webm", "libvpx"),
+        ("a.wmv", "wmv2"),
+        ("a.nut", "mpeg4"),
+        ("a.flv", "flv"),
+        ("a.mov", "libx264"),
+    ],
+)
+@pytest.mark.parametrize("settings", [{"stamps": range(250, 270)}, {"fps": Fraction(1), "images": 4}, {"images": 1}])
+def test_a_whole_file_is_not_called_damaged(tmp_path: Path, name: str, codec: str, settings: dict[str, Any]) -> None:
+    """Nor if it starts late, or is slow: formats count a duration from here or there, or have none for a packet."""
+    path = media.make_clip(tmp_path / name, codec=codec, options={"bf": "0"}, **settings)
+    images, _, source = read(path)
+    assert source.notices == []
+    if len(images) > 1 and not name.endswith((".flv", ".nut")):  # whose headers say less
+        assert source.info.frames == len(images)
+
+
+def test_a_slow_show_is_not_called_damaged(tmp_path: Path) -> None:
+    """FLV doesn't store for how long the last picture stays, but counts it."""
+    stamps = [0, 3000, 6000, 9000]
+    path = media.make_clip(
+        tmp_path / "a.flv", 4, stamps=stamps, time_base=Fraction(1, 1000), last_duration=3000, options={"bf": "0"}
+    )
+    assert read(path)[2].notices == []
+
+
+def test_subtitles_that_go_on_are_no_loss(tmp_path: Path) -> None:
+    text = written(tmp_path / "a.srt", "1\n00:00:00,100 --> 00:00:09,000\nhello\n\n")
+    path = media.join(tmp_path / "a.mkv", media.make_clip(tmp_path / "b.mp4"), text)
+    images, _, source = read(path)
+    assert len(images) == 20
+    assert source.notices == []
+
+
+def test_pictures_that_are_not_read_are_no_loss(tmp_path: Path) -> None:
+    large = media.make_clip(tmp_path / "large.mp4", [media.numbered(i, (192, 128)) for i in range(10)])
+    path = media.join(tmp_path / "a.mp4", large, media.make_clip(tmp_path / "small.mp4", 50))
+    images, _, source = read(path)
+    assert images[0].shape == (128, 192, 3)
+    assert source.notices == []
+
+
+@pytest.mark.parametrize("name", ["a.mov", "a.mkv"])
+def test_a_late_film_cut_short_is_damaged(tmp_path: Path, name: str) -> None:
+    options = {"movflags": "faststart"} if name == "a.mov" else {}
+    path = media.make_clip(tmp_path / name, noise(50), stamps=range(250, 300), container_options=options)
+    images, _, source = read(media.cut(path, 0.6))
+    assert source.damaged
+    assert "of 12.0 s, " in source.notices[0]
+    assert abs(int(source.notices[0].split(" s, ")[1].split()[0]) + len(images) - 50) <= 3
+
+
 @pytest.mark.parametrize("codec", ["libx264", "libx265"])
 def test_flipped_bits_cost_no_more_than_they_must(tmp_path: Path, codec: str) -> None:
     options = {"g": "10", "x265-params": "log-level=none:pools=none:frame-threads=1"}

@@ -18,7 +18,7 @@ from av.buffer import Buffer
 from av.container import InputContainer
 from av.error import FFmpegError
 from av.packet import Packet
-from av.stream import Disposition
+from av.stream import Disposition, Stream
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
@@ -33,6 +33,9 @@ _TEXT_ART = ("ansi", "bintext", "idf", "xbin")
 # Headers round the durations they promise, some to the frame and some to a sound packet (at most 0.1 s), so a file is
 # cut short only if it ends this much early.
 _ROUNDING_S = 0.25
+
+# A duration counts from 0 in these formats, and not from where the film starts; with FLV that is up to its writer.
+_FROM_0 = ("asf", "flv", "matroska,webm", "nut")
 
 # Counter-clockwise, as PyAV counts.
 _QUARTER_TURNS: tuple[Turn, ...] = ((1, 0, 0, 1), (0, -1, 1, 0), (-1, 0, 0, -1), (0, 1, -1, 0))
@@ -70,7 +73,7 @@ class Source:
         self._zero = zero_s(self._container) / self._time_base  # in ticks
         self._why = ""  # FFmpeg's words for what went wrong last
         self._packets = self._undecodable = self._marred = 0
-        self._end_s = 0.0  # the latest end among the packets read
+        self._end_s = self._unsure_s = 0.0  # the latest end among the packets read, and how much later it may be
 
         fps = self._stream.average_rate or self._stream.guessed_rate or None
         pictures = self._decode(name, fps)
@@ -85,7 +88,7 @@ class Source:
             name,
             (width, height),
             fps,
-            self._stream.frames or _expected(self._container, self._stream, fps),
+            self._stream.frames or self._expected(fps),
             live=False,
             path=path if os.path.isfile(path) else None,  # a pipe can't be read a second time for its sound
             time_base=self._time_base,
@@ -112,7 +115,8 @@ class Source:
 
     def _decode(self, name: str, fps: Fraction | None) -> Iterator[tuple[U8, Fraction]]:
         """Images in order of presentation, each with its time in ticks; skips what can't be decoded, and says so."""
-        promised_s = _promised_end_s(self._container)
+        streams = (self._stream, *self._container.streams.audio)
+        promised_s = max(_span_s(self._container, stream)[1] for stream in streams)
         canvas: Canvas | None = None
         clock = Clock(self._time_base, fps)
         for packet in itertools.chain(self._demux(), [None]):  # None makes the decoder hand out what it holds back
@@ -130,14 +134,18 @@ class Source:
 
     def _demux(self) -> Iterator[Packet[Any]]:
         """The video stream's packets; ends where the file can't be read on."""
-        ticks_s = {s.index: float(s.time_base or 0) for s in (self._stream, *self._container.streams.audio)}
+        rate = self._stream.average_rate
         try:
-            for packet in self._container.demux(self._stream, *self._container.streams.audio):
+            for packet in self._container.demux():  # subtitles too: Matroska's duration has them in it
+                picture = packet.stream_index == self._stream.index
                 if packet.pts is not None:
-                    end_s = (packet.pts + (packet.duration or 0)) * ticks_s[packet.stream_index]
+                    end_s = float((packet.pts + (packet.duration or 0)) * packet.time_base)
+                    if picture and not packet.duration:  # as in FLV and ASF; the last may stay as long as any
+                        longest_s = end_s - self._end_s if self._packets else float(1 / rate) if rate else 0.0
+                        self._unsure_s = max(self._unsure_s, longest_s)
                     self._end_s = max(self._end_s, end_s)
                 # An empty packet would tell the decoder that the stream is over.
-                if packet.stream_index == self._stream.index and packet.size > 0:
+                if picture and packet.size > 0:
                     self._packets += 1
                     yield packet
         except FFmpegError as error:
@@ -145,9 +153,14 @@ class Source:
         if self._input is not None and self._input.interrupted:
             raise KeyboardInterrupt
 
+    def _expected(self, fps: Fraction | None) -> int | None:
+        """How many frames there should be, from how long the file says it is."""
+        start_s, end_s = _span_s(self._container, self._stream)
+        return round(max(0, end_s - start_s) * (fps or 0)) or None
+
     def _report(self, name: str, promised_s: float, fps: Fraction | None, mended: int) -> None:
         damage = []
-        if promised_s - self._end_s > _ROUNDING_S:
+        if promised_s - self._end_s > _ROUNDING_S + self._unsure_s:
             cut = f"it ends after {self._end_s:.1f} of {promised_s:.1f} s"
             missing = self._stream.frames - self._packets
             if missing <= 0:
@@ -261,23 +274,14 @@ def _turn(picture: VideoFrame) -> Turn:
     return a, b, c, d
 
 
-def _promised_end_s(container: InputContainer) -> float:
-    """When the last picture or sound ends, by the file's header; 0 if it doesn't say."""
-    ends_s = [
-        float(((stream.start_time or 0) + stream.duration) * stream.time_base)
-        for stream in (*container.streams.video, *container.streams.audio)
-        if stream.duration and stream.time_base
-    ]
-    return max(ends_s, default=((container.start_time or 0) + (container.duration or 0)) / av.time_base)
-
-
-def _expected(container: InputContainer, stream: VideoStream, fps: Fraction | None) -> int | None:
-    """How many frames there should be, from how long the file says it is."""
-    if fps is None:
-        return None
+def _span_s(container: InputContainer, stream: Stream) -> tuple[float, float]:
+    """When a stream starts and ends, by the file's header; 0 if it doesn't say. The earliest end that it may mean."""
     if stream.duration and stream.time_base:
-        return round(stream.duration * stream.time_base * fps)
-    return round(Fraction(container.duration, av.time_base) * fps) if container.duration else None
+        start, duration, tick_s = stream.start_time, stream.duration, stream.time_base
+    else:
+        start, duration, tick_s = container.start_time, container.duration or 0, Fraction(1, av.time_base)
+    start_s, duration_s = float((start or 0) * tick_s), float(duration * tick_s)
+    return start_s, duration_s if container.format.name in _FROM_0 else start_s + duration_s
 
 
 def _frames(count: int) -> str:
