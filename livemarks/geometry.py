@@ -67,21 +67,24 @@ def _part(image: U8, to_image: Affine, size_hw: tuple[int, int]) -> tuple[Any, F
     x1, x2 = _range(x, a * width, b * height, factor)
     y1, y2 = _range(y, c * width, d * height, factor)
     part: Any = image[y1:y2, x1:x2]
-    below, right = (-part.shape[0] % factor) * (y2 > image.shape[0]), (-part.shape[1] % factor) * (x2 > image.shape[1])
-    if below or right:  # where the image ends: the last ones are averaged with the black outside
+    below, right = -part.shape[0] % factor, -part.shape[1] % factor
+    if part.size and (below or right):  # the image ends here: its last ones are averaged with the black outside
         part = cv2.copyMakeBorder(part, 0, below, 0, right, cv2.BORDER_CONSTANT)
-    rows, columns = part.shape[0] // factor, part.shape[1] // factor
-    part = part[: rows * factor, : columns * factor]
+    rows = part.shape[0] // factor
     while part.shape[0] > rows and part.size:
         part = cv2.resize(part, (part.shape[1] // 2, part.shape[0] // 2), interpolation=cv2.INTER_AREA)
     middle = (factor - 1) / 2  # a reduced pixel's centre, in the pixels it averages
     return part, np.array([[a, b, x - x1 - middle], [c, d, y - y1 - middle]]) / factor
 
 
-def _range(start: float, along: float, across: float, spare: int) -> tuple[int, int]:
-    """From and up to which column a crop reaches that starts there, with sides that go so far; and some to spare."""
+def _range(start: float, along: float, across: float, step: int) -> tuple[int, int]:
+    """From and up to which column a crop reaches that starts there, with sides that go so far, in whole steps.
+
+    They begin a step before and end a step behind it: its last pixels lie between two reduced ones as well.
+    """
     low, high = start + min(0, along) + min(0, across), start + max(0, along) + max(0, across)
-    return max(0, math.floor(low) - spare), max(0, math.ceil(high) + spare)
+    first = max(0, math.floor(low) - step)
+    return first, first + step * max(0, math.ceil((high - first) / step) + 1)
 
 
 def roll_from_points(xy: NDArray[Any], scheme: Scheme) -> float:

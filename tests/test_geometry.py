@@ -52,9 +52,20 @@ def test_what_a_crop_shows_lies_where_to_frame_says(side: float, roll_rad: float
     assert np.abs(middle - expected).max() < 0.06, "half a pixel of the picture lost in shrinking would be more"
 
 
+@pytest.mark.parametrize("degrees", range(-180, 180, 15))
+@pytest.mark.parametrize("side", [50, 110, 280, 420, 530])
+def test_white_stays_white_whichever_way_a_face_is_turned(side: float, degrees: float) -> None:
+    white = np.full((1200, 1210, 3), 255, np.uint8)
+    for shift in (0, 0.5, 1, 3):
+        center = np.array([603 + shift, 598 - shift])
+        box = FaceBox(np.concatenate([center - side / 2, center + side / 2]), roll_rad=math.radians(degrees))
+        assert face_crop(white, box, (48, 56), 1.2).image.min() == 255
+
+
 def test_what_lies_outside_the_picture_is_black() -> None:
-    for box in ([-400, -400, -300, -300], [-50, -50, 50, 50], [-1000, -1000, 3000, 3000]):
-        crop = face_crop(np.full((80, 90, 3), 200, np.uint8), FaceBox(np.array(box, np.float32)), (64, 48), 1.2)
+    beside_and_below = [170, -160, 590, 260]  # shrunk, begins beside the picture and ends below it
+    for box in ([-400, -400, -300, -300], [-50, -50, 50, 50], [-1000, -1000, 3000, 3000], beside_and_below):
+        crop = face_crop(np.full((81, 90, 3), 200, np.uint8), FaceBox(np.array(box, np.float32)), (64, 48), 1.2)
         assert crop.image.shape == (64, 48, 3)
         assert not crop.image[0].any()
 
