@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import os
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -127,6 +128,13 @@ def assert_same(got: tuple[F32, F32, F32], want: tuple[F32, F32, F32], within_px
 
 
 # --- The contract, on every backend that runs here --------------------------------------------------------------------
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere file systems know no such names")
+@pytest.mark.parametrize("name", ON_CPU)
+def test_a_file_may_be_called_anything(name: str, model: Path) -> None:
+    runner = load(name, model.rename(model.with_name(os.fsdecode(b"\xff.onnx"))), threads=1)
+    assert runner(crops(1))[0].shape == (1, 68, 2)
 
 
 @pytest.mark.parametrize("name", ON_CPU)

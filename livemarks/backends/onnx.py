@@ -88,9 +88,10 @@ class _Session:
         if device == "directml":
             options.enable_mem_pattern = False  # DirectML's documentation demands it
         try:
-            # Its fallback would print on standard output, where landmarks may go, and try the same once more.
+            # The file's bytes, since it takes no name that isn't UTF-8. Its fallback would print on standard output,
+            # where landmarks may go, and try the same once more.
             self._session = onnxruntime.InferenceSession(
-                str(path), options, providers=[_PROVIDERS[device]], enable_fallback=0
+                path.read_bytes(), options, providers=[_PROVIDERS[device]], enable_fallback=0
             )
             _check_input(self._session, path, card)
         except _ERRORS as error:
