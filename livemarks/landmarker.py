@@ -42,13 +42,15 @@ class Landmarker:
     def read(self, crops: U8, homes: Sequence[Affine]) -> list[Landmarks]:
         """The landmarks that the net sees in `cut`'s crops, in frame px.
 
-        Raises LivemarksError if the net answers with what is no number.
+        Raises LivemarksError unless all that the net answers is finite, each sigma above 0 and presence in 0..1.
         """
         if not homes:
             return []
         xy, sigma, presence = self.runner(crops)  # (B, N, 2), (B, N), (B,)
-        if not math.isfinite(float(xy.sum()) + float(sigma.sum()) + float(presence.sum())):
-            raise LivemarksError(f"the net {self.card.name} answers with NaN or infinity: it is damaged, or overflows")
+        finite = math.isfinite(float(xy.sum()) + float(sigma.sum()))
+        if not (finite and sigma.min() > 0 and all(0 <= seen <= 1 for seen in presence.tolist())):
+            wrong = "NaN, infinity, a sigma that isn't above 0 or a presence outside 0..1"
+            raise LivemarksError(f"the net {self.card.name} answers with {wrong}: it is damaged, or overflows")
         return [
             Landmarks(self.scheme, home(points).astype(np.float32), spread * np.float32(home.scale), seen)
             for home, points, spread, seen in zip(homes, xy, sigma, presence.tolist(), strict=True)

@@ -132,8 +132,8 @@ class OneEuro:
         assert self._at is not None
         own = self._at - self._at.sum() / len(self._at)
         usual = _USUAL_SIGMA * math.sqrt(float(np.vdot(own, own).real) / len(own))
-        if usual == 0:  # one point has no size to go by
-            return sigma.astype(np.float64)
+        if usual == 0:  # one point, or several that coincide, has no size to go by
+            return np.maximum(sigma.astype(np.float64), 1e-3)  # gaps are divided by it, so it must not be 0
         low, high = _SIGMA_RANGE
         tempered: F64 = np.cbrt(np.minimum(np.maximum(sigma / usual, low), high)) * usual  # np.clip takes 3 us more
         return tempered

@@ -87,16 +87,18 @@ def test_answers_outlive_the_next_call() -> None:
     assert (first.xy == kept).all()
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf])
-@pytest.mark.parametrize("which", [0, 1, 2])
-def test_what_is_no_number_is_refused(which: int, bad: float) -> None:
+@pytest.mark.parametrize(
+    ("which", "bad"),
+    [*((which, bad) for which in (0, 1, 2) for bad in (np.nan, np.inf)), (1, 0.0), (1, -0.5), (2, -0.01), (2, 1.01)],
+)
+def test_what_cannot_be_is_refused(which: int, bad: float) -> None:
     class Damaged(BrightSpots):
         def __call__(self, crops: U8) -> tuple[F32, F32, F32]:
             answer = super().__call__(crops)
             answer[which][-1] = bad
             return answer
 
-    with pytest.raises(LivemarksError, match="pair-net answers with NaN or infinity"):
+    with pytest.raises(LivemarksError, match="pair-net answers with NaN, infinity, a sigma that isn't above 0 or a"):
         Landmarker(Damaged(), CARD, PAIR)(spot_at(150, 110), [box(150, 110, 60)])
 
 

@@ -203,10 +203,14 @@ def test_one_point_is_smoothed_too() -> None:
     assert smoother(landmarks(np.full((1, 2), 200.0), 1.5, NOSE), 11.0).xy == pytest.approx(200.0)
 
 
-def test_points_that_all_coincide_do_no_harm() -> None:
-    smoother = medium()
+@pytest.mark.parametrize("scheme", [SCHEME, NOSE])
+@pytest.mark.parametrize("sigma", [SIGMA, 0.0])
+@pytest.mark.parametrize("at", [50.0, 33.3])  # 68 times 33.3 has a mean that differs from it by a rounding error
+def test_points_that_all_coincide_do_no_harm(at: float, sigma: float, scheme: Scheme) -> None:
+    smoother = preset("medium")(scheme)
     for i in range(5):
-        assert np.isfinite(smoother(landmarks(np.full((68, 2), 50.0)), i / 30).xy).all()
+        face = landmarks(np.full((len(scheme), 2), at + i), sigma, scheme)
+        assert smoother(face, i / 30).xy == pytest.approx(face.xy, abs=1.0)
 
 
 def test_another_face_is_not_morphed_into() -> None:
