@@ -59,7 +59,7 @@ class _Parser(argparse.ArgumentParser):
     """An ArgumentParser whose complaint is one line."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"livemarks: {message} (see `{self.prog} --help`)\n")
+        self.exit(2, f"livemarks: {one_line(message)} (see `{self.prog} --help`)\n")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -82,6 +82,14 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command line (this process's own by default) and returns the exit status."""
+    try:
+        return _main(arguments)
+    except KeyboardInterrupt:  # before there is a command to stop, or a second one
+        print("livemarks: stopped by Ctrl-C", file=sys.stderr)
+        return 128 + signal.SIGINT
+
+
+def _main(arguments: Sequence[str] | None) -> int:
     open_streams()
     os.environ["https_proxy"] = _NOWHERE
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # as in backends/onnx.py; but `doctor` loads ONNX Runtime by itself
@@ -91,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise FileExistsError(errno.EEXIST, "it is an input or an output; give it another name")
         trace = open(args.log_file, "a", encoding="utf-8") if args.log_file else None  # noqa: SIM115 - closed below
     except OSError as error:
-        print(f"livemarks: can't write the log file {args.log_file}: {error.strerror}", file=sys.stderr)
+        print(one_line(f"livemarks: can't write the log file {args.log_file}: {error.strerror}"), file=sys.stderr)
         return 2
     with _closing(trace), library_noise(trace, args.verbose), _messages(args, trace):
         return _run(args)
@@ -117,10 +125,10 @@ def _is_at_work(file: str, args: argparse.Namespace) -> bool:
 
 def _run(args: argparse.Namespace) -> int:
     """Runs the command. Whatever goes wrong becomes one line here, and its traceback goes to the log."""
-    from livemarks.types import LivemarksError
-
     try:
         with signals_as_ctrl_c() as came:
+            from livemarks.types import LivemarksError  # loads numpy
+
             status: int = import_module(f"livemarks.commands.{args.command}").run(args)
         sys.stdout.flush()
         return status
@@ -130,10 +138,6 @@ def _run(args: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         log.warning("stopped by %s; what was done so far is kept", signal.Signals(came[0]).name if came else "Ctrl-C")
         return 128 + (came[0] if came else signal.SIGINT)
-    except LivemarksError as error:
-        log.error("%s", error)
-        log.debug("traceback", exc_info=True)
-        return 2
     except OSError as error:  # a full disk behind standard output, too many open files
         mute(sys.stdout)
         log.error("the system refused: %s", error)
@@ -141,6 +145,10 @@ def _run(args: argparse.Namespace) -> int:
         return 2
     except ImportError as error:  # of a compiled library, mostly: its message names the file that it misses
         log.error("a library can't be loaded: %s; `livemarks doctor` says what is missing", error)
+        log.debug("traceback", exc_info=True)
+        return 2
+    except LivemarksError as error:  # after those that its own import may raise
+        log.error("%s", error)
         log.debug("traceback", exc_info=True)
         return 2
     except Exception as error:  # the last resort: a fault of ours is a line as well, and never a wall of text

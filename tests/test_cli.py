@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from fractions import Fraction
 from functools import partial
@@ -106,6 +107,18 @@ def test_every_command_explains_itself(command: str, run: Run) -> None:
     status, out, err = run(command, "--help")
     assert (status, err) == (0, [])
     assert f"usage: livemarks {command}" in out[0]
+
+
+@pytest.mark.parametrize("arguments", [*([command, "--help"] for command in cli.COMMANDS), ["completion", "zsh"]])
+def test_help_goes_through_any_encoding(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("shtab")
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, "ascii"))
+    with suppress(SystemExit):
+        cli.main(arguments)
+    sys.stdout.flush()
+    assert b"livemarks" in written.getvalue()
+    assert b"\\u" not in written.getvalue()
 
 
 def test_help_is_quick() -> None:
@@ -388,7 +401,9 @@ WRONG: dict[str, tuple[object, ...]] = {
     "unknown precision": ("video", "CLIP", "--out", "out.mp4", "--precision", "fp3"),
     "no faces": ("video", "CLIP", "--out", "out.mp4", "--faces", "0"),
     "no threads": ("video", "CLIP", "--out", "out.mp4", "--threads", "0"),
+    "more threads than a number holds": ("video", "CLIP", "--out", "out.mp4", "--threads", str(10**20)),
     "unknown option": ("video", "CLIP", "--nonsense"),
+    "an option of two lines": ("video", "CLIP", "--non\nsense\x1b[31m"),
     "unknown command": ("vide", "CLIP"),
     "no number": ("webcam", "--seconds", "soon"),
     "no size": ("webcam", "--size", "big"),
@@ -400,6 +415,7 @@ WRONG: dict[str, tuple[object, ...]] = {
     "extrapolation into the past": ("webcam", "--camera", "CLIP", "--headless", "--extrapolate", "-20"),
     "unknown camera interface": ("webcam", "--camera-api", "telepathy", "--headless"),
     "a log file that can't be": ("video", "CLIP", "--out", "out.mp4", "--log-file", "nowhere/log.txt"),
+    "a log file of two lines": ("video", "CLIP", "--out", "out.mp4", "--log-file", "no\nwhere/\x1b[31m.txt"),
     "the input as log file": ("video", "copy.mp4", "--out", "out.mp4", "--log-file", "link.mp4"),
     "an image of a folder as log file": ("image", "photos", "--log-file", "photos/one.jpg"),
     "an image of a pattern as log file": ("image", "photos/o*", "--log-file", "photos/one.jpg"),
@@ -434,6 +450,7 @@ def test_a_mistake_costs_one_line_and_status_2(
     assert out == []
     assert len(err) == 1, err
     assert err[0].startswith("livemarks: ")
+    assert err[0].isprintable()
     assert len(err[0]) > len("livemarks: ") + 20, "says too little to help"
     assert {path: path.stat().st_size for path in tmp_path.rglob("*")} == before, "left something behind"
 
@@ -506,6 +523,9 @@ def test_a_library_that_cannot_be_loaded_is_one_line(run: Run, clip: Path, monke
     assert (status, len(err)) == (2, 1)
     assert "libGL.so.1" in err[0]
     assert "doctor" in err[0]
+    monkeypatch.setitem(sys.modules, "livemarks.types", None)  # as without numpy
+    status, _, err = run("video", clip)
+    assert (status, len(err)) == (2, 1)
 
 
 # --- Talk -------------------------------------------------------------------------------------------------------------
@@ -686,6 +706,16 @@ def finished(folder: Path) -> int:
     frames = frames_of(folder / "out.mp4")
     assert frames == len(read_jsonl(folder / "points.jsonl")) - 1
     return frames
+
+
+def test_ctrl_c_before_there_is_anything_to_stop(run: Run, clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(_: object) -> int:
+        raise ImportError("initialization failed") from KeyboardInterrupt()  # as compiled libraries do it
+
+    monkeypatch.setattr(video, "run", load)
+    assert run("video", clip) == (130, [], ["livemarks: stopped by Ctrl-C; what was done so far is kept"])
+    monkeypatch.setattr(cli, "parser", partial(signal.default_int_handler, signal.SIGINT, None))
+    assert run("video", clip) == (130, [], ["livemarks: stopped by Ctrl-C"])
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="of POSIX signals")

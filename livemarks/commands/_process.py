@@ -20,7 +20,10 @@ _TWINS_S = 1.0
 
 
 def open_streams() -> None:
-    """Leads streams that were closed, as by a shell's `>&-`, to nowhere; or the next file opened would be one."""
+    """Leads streams that were closed, as by a shell's `>&-`, to nowhere; or the next file opened would be one.
+
+    What the encoding of standard output lacks is shown as an escape, as Python has it on stderr.
+    """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:
             nowhere = os.open(os.devnull, os.O_RDWR)
@@ -29,13 +32,16 @@ def open_streams() -> None:
                 os.close(nowhere)
             stream = open(number, "w" if number else "r", encoding="utf-8", closefd=False)  # noqa: SIM115 - for good
             setattr(sys, name, stream)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 @contextmanager
 def signals_as_ctrl_c() -> Iterator[list[int]]:
     """SIGTERM and SIGHUP become a Ctrl-C, which pipeline.run takes as a wish to end; gives a list of those that came.
 
-    Those that are ignored stay so: nohup ignores SIGHUP.
+    Those that are ignored stay so: nohup ignores SIGHUP. A Ctrl-C of which a library that was just being loaded made
+    another error is one again.
     """
     came: list[int] = []
     deaf_until_s = 0.0
@@ -53,6 +59,13 @@ def signals_as_ctrl_c() -> Iterator[list[int]]:
     before = {n: signal.signal(n, pass_on) for n in known if signal.getsignal(n) is not signal.SIG_IGN}
     try:
         yield came
+    except Exception as error:
+        cause: BaseException | None = error
+        while not (cause is None or isinstance(cause, KeyboardInterrupt)):
+            cause = cause.__cause__
+        if cause is None:
+            raise
+        raise KeyboardInterrupt from error
     finally:
         for number, handler in before.items():  # what is left to do must not be cut off by a twin
             signal.signal(number, signal.SIG_IGN if came else handler)

@@ -3,15 +3,8 @@
 from __future__ import annotations
 
 import re
-import sys
 
 
 def one_line(text: str) -> str:
     """The text as a line that can't steer the terminal, whatever the names of files in it."""
     return re.sub(r"[\0-\x1f\x7f-\x9f]", lambda match: repr(match[0])[1:-1], text)
-
-
-def say(text: str) -> None:
-    """Prints a line on standard output; what its encoding lacks is shown as an escape."""
-    encoding = sys.stdout.encoding or "utf-8"
-    print(one_line(text).encode(encoding, "backslashreplace").decode(encoding))

@@ -46,7 +46,7 @@ def model_options(parser: argparse.ArgumentParser, *, faces: int, smooth: bool =
         group.add_argument("--smooth", default="light", help="off, light (default), medium or strong: quick or steady")
     group = parser.add_argument_group("speed")
     group.add_argument("--backend", default="auto", help="auto (default), onnx, torch, cudagraph or tensorrt")
-    group.add_argument("--device", default="auto", help="auto (default), cpu, cuda, mps, …")
+    group.add_argument("--device", default="auto", help="auto (default), cpu, cuda, mps, ...")
     group.add_argument("--precision", default="auto", help="auto (default), fp32 or fp16")
     group.add_argument("--threads", type=count, metavar="N", help="CPU threads of the net (default: chosen by itself)")
 

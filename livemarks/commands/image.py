@@ -9,7 +9,9 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from livemarks.commands import _numbers, _terminal, _track
+from livemarks.commands import _track
+from livemarks.commands._numbers import counted
+from livemarks.commands._terminal import one_line
 
 if TYPE_CHECKING:
     from livemarks.landmarker import Landmarker
@@ -85,6 +87,6 @@ class _Count:
     def write(self, result: Result, image: U8 | None, tally: Tally) -> None:
         del image, tally
         n = len(result.faces)
-        _terminal.say(f"{self._names[result.frame.index]}: {_numbers.counted(n, 'face') if n else 'no faces'}")
+        print(one_line(f"{self._names[result.frame.index]}: {counted(n, 'face') if n else 'no faces'}"))
 
     def close(self) -> None: ...

@@ -31,7 +31,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.epilog = "Keys in the window: q or Esc quits, space freezes, h hides the figures, s saves a picture."
     group = parser.add_argument_group("camera")
     group.add_argument("--camera", default="0", metavar="C", help="number (default: 0), URL, or a video file to play")
-    group.add_argument("--camera-api", default="auto", metavar="API", help="auto (default), v4l2, msmf, dshow, …")
+    group.add_argument("--camera-api", default="auto", metavar="API", help="auto (default), v4l2, msmf, dshow, ...")
     group.add_argument(
         "--size",
         type=_size_wh,
