@@ -17,7 +17,7 @@ from livemarks import cli, plugins, weights  # noqa: E402
 from livemarks.backends import _torch_net  # noqa: E402
 from livemarks.geometry import face_crop  # noqa: E402
 from livemarks.models._net import LandmarkNet, PyramidHead, Raw  # noqa: E402
-from livemarks.train import augment, batches, fit, losses, recipe, study, teach  # noqa: E402
+from livemarks.train import augment, batches, fit, learner, losses, recipe, study, teach, validate  # noqa: E402
 from livemarks.train.augment import Augment  # noqa: E402
 from livemarks.train.export import export  # noqa: E402
 from livemarks.train.log import Log  # noqa: E402
@@ -116,7 +116,7 @@ def test_the_average_begins_anew_with_crops_of_another_size(pack: Path, tmp_path
     full = replace(small, steps=1, size_hw=None)
     made = _recipe(architecture="resnet18", options={}, size_hw=(64, 64), stages=(small, full), ema=0.999)
     fit.run(made, pack, tmp_path / "out", device="cpu")
-    state = torch.load(tmp_path / "out" / fit.LAST, weights_only=True)
+    state = torch.load(tmp_path / "out" / learner.LAST, weights_only=True)
     for name, value in state["net"].items():
         torch.testing.assert_close(state["kept"][f"module.{name}"], value, rtol=0, atol=0)
 
@@ -127,7 +127,7 @@ def test_a_stage_can_train_on_smaller_crops(pack: Path, tmp_path: Path, monkeypa
         sets=("afw",), steps=4, lr=1e-3, batch=4, size_hw=(32, 32), teacher=("self",), trust=0.5, spoil=0.5
     )
     made = _recipe(architecture="resnet18", options={}, size_hw=(64, 64), stages=(small, replace(small, size_hw=None)))
-    seen, validate = [], fit.validate
+    seen, look_at = [], learner.validate
     trained, pixels, itself, mse = [], LandmarkNet.pixels, teach.itself, losses.mse
     taught: list[tuple[int, int]] = []
 
@@ -146,11 +146,11 @@ def test_a_stage_can_train_on_smaller_crops(pack: Path, tmp_path: Path, monkeypa
         return itself(net, scheme, size_hw, margin)
 
     def judge(net: Any, held: Any, size_hw: tuple[int, int], margin: float) -> dict[str, float]:
-        scores = validate(net, held, size_hw, margin)
+        scores = look_at(net, held, size_hw, margin)
         seen.append((net.size_hw, size_hw))
         return {**scores, "val_error": 0.0 if size_hw == (32, 32) else 50.0}
 
-    monkeypatch.setattr(fit, "validate", judge)
+    monkeypatch.setattr(learner, "validate", judge)
     monkeypatch.setattr(LandmarkNet, "pixels", look)
     monkeypatch.setattr(teach, "itself", teacher)
     monkeypatch.setitem(losses.BY_NAME, "mse", lose)
@@ -229,7 +229,7 @@ def test_a_resumed_run_has_the_weights_and_the_optimiser_it_stopped_with(
     fit.run(made, pack, out, device="cpu")
     last = torch.load(out / "last.pt", weights_only=True)
     used: dict[str, Any] = {}
-    average, optimiser = fit._average, fit._optimiser
+    average, optimiser = learner._average, learner._optimiser
 
     def averaged(net: Any, decay: float) -> Any:
         used["kept"] = average(net, decay)
@@ -245,8 +245,8 @@ def test_a_resumed_run_has_the_weights_and_the_optimiser_it_stopped_with(
             torch.testing.assert_close(part.state_dict(), last[name], rtol=0, atol=0)
         used.clear()
 
-    monkeypatch.setattr(fit, "_average", averaged)
-    monkeypatch.setattr(fit, "_optimiser", optimised)
+    monkeypatch.setattr(learner, "_average", averaged)
+    monkeypatch.setattr(learner, "_optimiser", optimised)
     fit.run(made, pack, out, device="cpu", resume=True, show=look)
     assert not used
 
@@ -482,10 +482,10 @@ def test_exported_nets_answer_as_torch_does_for_any_batch(name: str, tmp_path: P
     scheme = plugins.load("schemes", "kaggle15")
     options: dict[str, dict[str, Any]] = {
         "pyramid": {"widths": (16, 16, 16, 16), "depths": (1, 1, 1, 1), "head": 16},
-        "convnet": {"dense": (16,)},
+        "convnet": {"dense": (4,)},
     }
     net = plugins.load("models", name)(scheme, size_hw=(64, 64), **options[name]).eval()
-    for parameter in net.parameters():  # numbers that float16 holds exactly, as every shipped weight is stored so
+    for parameter in net.parameters():  # numbers that float16 holds exactly; none of these layers is so large as to be int8
         parameter.data = parameter.data.half().float()
     path = tmp_path / "net.onnx"
     export(net, Card(name, name, scheme.name, (64, 64), 1.4, options=options[name]), path)
@@ -495,7 +495,7 @@ def test_exported_nets_answer_as_torch_does_for_any_batch(name: str, tmp_path: P
         with torch.no_grad():
             expected = net(torch.from_numpy(crops))
         for got, want in zip(session.run(None, {"crops": crops}), expected, strict=True):
-            np.testing.assert_allclose(got, want.numpy(), atol=2e-3, rtol=1e-3)
+            np.testing.assert_allclose(got, want.numpy(), atol=2e-4, rtol=1e-4)
 
 
 def test_a_studys_tryout_is_not_taken_for_the_run(pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -642,7 +642,7 @@ def test_sigma_is_calibrated_point_by_point_where_the_net_has_a_head(head: bool)
         torch.zeros(400, 3, 64, 64, dtype=torch.uint8), xy, upright, torch.ones(400), ("afw",) * 400
     )
     net = Guessing(15, head=head)
-    fit._calibrate(net, held, replace(_recipe(), size_hw=(64, 64), margin=1.0), scheme)
+    validate.calibrate(net, held, replace(_recipe(), size_hw=(64, 64), margin=1.0), scheme)
     sigma = net(torch.zeros(1, 64, 64, 3))[1][0]
     if head:
         assert sigma.tolist() == pytest.approx(spread[:, 0].tolist(), rel=0.12)
@@ -684,7 +684,7 @@ def test_points_are_moved_sideways_by_what_they_are_off_on_average() -> None:
     net = Guessing(15, head=False)
     made = replace(_recipe(), size_hw=(64, 64), margin=1.0)
     for _ in range(2):  # the second time changes nothing
-        fit._align(net, held, made)
+        validate.align(net, held, made)
         found = net(torch.zeros(1, 64, 64, 3))[0][0]
         assert found[:, 0].tolist() == pytest.approx([33.5] * 15, abs=0.1)
         assert found[:, 1].tolist() == [31.5] * 15

@@ -41,7 +41,7 @@ class FaceTensors:
 
 
 def load(recipe: Recipe, scheme: Scheme, data: Path, device: torch.device) -> tuple[FaceTensors, FaceTensors]:
-    """The recipe's faces for training and, of other people, for validation; problems are printed by file name.
+    """The recipe's faces for training and, of other people, for validation; problems are logged by file name.
 
     Packs in the data folder come first; sets that none of them holds are read from the folders beside them. Raises
     LivemarksError, naming the set, if one is missing, or labelled in another scheme than the recipe says.

@@ -121,6 +121,15 @@ class Recipe:
     terms: str = ""
     notes: str = ""
 
+    def stage_at(self, step: int) -> tuple[Stage, int]:
+        """The stage that `step`, counted from 0 over all of them, is in, and how many of its steps come before; the
+        last one for any beyond."""
+        for stage in self.stages[:-1]:
+            if step < stage.steps:
+                return stage, max(0, step)
+            step -= stage.steps
+        return self.stages[-1], step
+
 
 def card(recipe: Recipe, scores: Mapping[str, float]) -> Card:
     """What a net trained by the recipe carries in its file."""

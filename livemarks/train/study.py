@@ -17,6 +17,7 @@ from pathlib import Path
 
 from livemarks.train import fit, recipe
 from livemarks.train._options import within
+from livemarks.train.learner import LAST
 from livemarks.train.recipe import Recipe
 from livemarks.types import LivemarksError
 
@@ -66,7 +67,7 @@ def run(name: str, data: Path, out: Path, *, device: str = "auto", steps: int = 
         folders[said] = folder
         done = folder / "scores.json"
         if not done.is_file():
-            fit.run(changed, data, folder, device=device, resume=(folder / fit.LAST).is_file())
+            fit.run(changed, data, folder, device=device, resume=(folder / LAST).is_file())
         scores = json.loads(done.read_text())
         lines.append(f"| {said} | {scores['val_mse']:.5f} | {scores['val_rmse_px']:.2f} | {scores['val_error']:.2f} |")
     table = "\n".join(lines) + "\n"

@@ -1,7 +1,7 @@
 """Points from nets that are already trained, as labels for training others (distillation).
 
 Every teacher sees each face as it stands and mirrored, in three crops of different size and place; the mean of all it
-says, in canvas px, becomes the label. (Of a finished net's sideways offset, see fit.py, nothing is left in that mean.)
+says, in canvas px, becomes the label. (Of a finished net's sideways offset, see validate.py, nothing is left in it.)
 """
 
 from __future__ import annotations
