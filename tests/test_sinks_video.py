@@ -152,6 +152,18 @@ def test_sound_that_the_format_cannot_hold_is_told(tmp_path: Path) -> None:
     assert "pcm_alaw" in sink.notices[0]
 
 
+def test_one_track_that_the_format_cannot_hold_costs_no_other(tmp_path: Path) -> None:
+    flac = media.make_clip(tmp_path / "flac.mkv", 0, sounds=1, sound_codec="flac")
+    clip = media.join(tmp_path / "in.mkv", flac, media.make_clip(tmp_path / "aac.mp4", 25, sounds=1))
+    source = Source(str(clip))
+    sink = Sink(str(tmp_path / "out.mov"), source.info)
+    media.copy(source, sink)
+    before, after = media.look(clip), media.look(tmp_path / "out.mov")
+    assert len(after.images) == 25
+    assert [[data for _, data in sound] for sound in after.sounds] == [[data for _, data in before.sounds[1]]]
+    assert sink.notices == ["sound track 1 was left out: 'mov' format does not support 'flac' codec"]
+
+
 def test_odd_sizes_gain_a_pixel(tmp_path: Path) -> None:
     sink = Sink(str(tmp_path / "out.mp4"), INFO)
     image = media.numbered(9, (97, 63))
@@ -237,6 +249,34 @@ def test_a_live_recording_starts_at_0(tmp_path: Path) -> None:
     after = media.look(tmp_path / "out.mp4")
     assert [media.number(image) for image in after.images] == [0, 1, 2, 3]
     assert [float(t) for t in after.times] == pytest.approx([0.0, 0.0, 0.25, 0.75], abs=2e-5)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv"])
+@pytest.mark.parametrize("tick_s", [Fraction(1, 10**9), Fraction(1, 10**6), Fraction(2381, 32_000_096)])
+def test_gaps_in_a_film_of_fine_ticks(tmp_path: Path, suffix: str, tick_s: Fraction) -> None:
+    """As NUT has them; mp4 has 31 bits for a gap."""
+    times = [0.0, 1 / 30, 3.0, 3000.0]
+    after, notices = show(tmp_path / f"out{suffix}", times, tick_s)
+    assert [media.number(image) for image in after.images] == [0, 1, 2, 3]
+    assert [float(t) for t in after.times] == pytest.approx(times, abs=1e-5 if suffix != ".mkv" else 1e-3)
+    assert notices == []
+
+
+def test_a_picture_that_stays_longer_than_an_mp4_can_tell(tmp_path: Path) -> None:
+    after, notices = show(tmp_path / "out.mp4", [0.0, 1.0, 60_000.0, 60_001.0], Fraction(1, 90_000))
+    assert [media.number(image) for image in after.images] == [0, 1, 1, 1, 2, 3]
+    assert [after.times[i] for i in (0, 1, 4, 5)] == [0, 1, 60_000, 60_001]
+    assert notices == ["a picture that stays for longer than the format can tell was written again"]
+
+
+def show(path: Path, times: list[float], tick_s: Fraction) -> tuple[media.Look, list[str]]:
+    """A film of numbered pictures at these times, and what the sink says of it."""
+    sink = Sink(str(path), SourceInfo("test", media.SIZE_WH, media.FPS, None, live=False, time_base=tick_s))
+    for i, t_s in enumerate(times):
+        image = media.numbered(i)
+        sink.write(media.result(image, i, t_s), image, Tally())
+    sink.close()
+    return media.look(path), sink.notices
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])

@@ -39,7 +39,10 @@ _X264 = {"preset": "superfast", "crf": "18", "bf": "0"}
 _MP4 = {"movflags": "hybrid_fragmented", "frag_duration": "1000000", "use_editlist": "1"}
 
 # The tick of a recording whose source has none of its own: MPEG's, which 24, 25, 30, 50 and 60 Hz are multiples of.
+# Also if the source's is finer than this, at which an mp4 can hold a picture for just 1.2 hours: FFmpeg writes no more
+# than 2^31 - 1 ticks, and doesn't read those.
 _TICK_S = Fraction(1, 90_000)
+_MOST_HZ, _MOST_TICKS = 500_000, 2**31 - 2
 
 # What x264 takes, found by trying: it refuses frames of 2 rows, which 1 and 2 become, and of more than 16384 a side.
 _LEAST_HEIGHT_PX, _MOST_SIDE_PX = 3, 16384
@@ -67,16 +70,17 @@ _LAYOUTS = {
 _MOVIE_HZ = 48_000
 
 # A longer pause of a live source (a laptop slept, a camera was away overnight) is left out but for so much: nobody
-# would watch it, and an mp4 can't hold a picture for more than 2^31 ticks, which may be 6.6 hours.
+# would watch it.
 _PAUSE_S, _SHORT_PAUSE_S = 3600.0, 1.0
 
 
 class Sink:
     """Writes .mp4, .m4v, .mov or .mkv. Sound is copied packet by packet, not encoded again.
 
-    Frames keep their t_s to the tick of info.time_base, but Matroska rounds to milliseconds. A picture of odd width or
-    height gets its last column or row twice, since in yuv420p 2x2 pixels share their colour; one of another size than
-    the first is scaled to it. `notices` collects what could not be kept.
+    Frames keep their t_s to the tick of info.time_base, or to 1/90000 s if that is very fine; Matroska rounds to
+    milliseconds. A picture of odd width or height gets its last column or row twice, since in yuv420p 2x2 pixels share
+    their colour; one of another size than the first is scaled to it; one that stays for many hours is written again
+    where the format can't hold it so long. `notices` collects what could not be kept.
 
     The file grows under a temporary name, and plays even if the run is killed; `close` gives it its own.
     """
@@ -142,7 +146,9 @@ class Sink:
                 f"can't write {self._path}: H.264 holds no frames of {size_wh[0]}x{size_wh[1]} pixels, only those at "
                 f"least {_LEAST_HEIGHT_PX} high and at most {_MOST_SIDE_PX} a side; --landmarks does without"
             )
-        film = partial(_Film, self._draft.path, self._format, size_wh, self._info.time_base or _TICK_S, self._info.fps)
+        tick_s = self._info.time_base or _TICK_S
+        tick_s = tick_s if tick_s.denominator <= _MOST_HZ else _TICK_S
+        film = partial(_Film, self._draft.path, self._format, size_wh, tick_s, self._info.fps)
         if self._info.path is not None and not self._info.live:
             try:
                 return film(Original(self._info.path), self.notices)
@@ -169,7 +175,7 @@ class _Film:
         self._tick_s = tick_s
         self._frame_s = float(1 / (fps or _FPS))
         self._tick, self._t_s = -sys.maxsize, 0.0  # of the newest frame
-        self._taken = False  # whether x264 has taken a frame
+        self._yuv: U8 | None = None  # the newest frame, once x264 has taken one
         self._held: Packet[Any] | None = None  # a frame's duration is known when the next one comes
         self._original = original
         options = {}
@@ -192,7 +198,7 @@ class _Film:
         self._dts: dict[int, int] = {}  # the newest of each
         for number, stream in enumerate(original.sound if original is not None else (), start=1):
             try:
-                layout = _missing_layout(stream) if format == "mp4" else None
+                layout = _missing_layout(stream, format)
                 track = self._muxer.add_stream_from_template(stream)
             except ValueError as error:
                 self._note(f"sound track {number} was left out: {error}")
@@ -202,10 +208,11 @@ class _Film:
             track.metadata.update({key: text for key, text in stream.metadata.items() if key in ("language", "title")})
             self._tracks[stream.index] = track
         self._muxer.start_encoding()
+        self._longest = int(_MOST_TICKS * (self._pictures.time_base or tick_s) / tick_s)  # that a frame can stay
 
     def add(self, image: U8, t_s: float) -> None:
         """An image, and the sound up to it."""
-        self._tick = max(round(Fraction(t_s) / self._tick_s), self._tick + 1)  # a camera may give two within one tick
+        tick = max(round(Fraction(t_s) / self._tick_s), self._tick + 1)  # a camera may give two within one tick
         self._t_s = t_s
         width, height = self._size_wh
         if (image.shape[1], image.shape[0]) != self._size_wh:
@@ -215,16 +222,16 @@ class _Film:
             image = np.asarray(cv2.copyMakeBorder(image, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE), np.uint8)
         # Not by FFmpeg: cv2 is five times faster and loses less (round trip 46 dB instead of 41).
         yuv = np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2YUV_I420), np.uint8)
-        frame = VideoFrame.from_numpy_buffer(yuv, format="yuv420p")
-        frame.pts, frame.time_base = self._tick, self._tick_s
-        self._encode(frame)
-        self._taken = True
+        while self._yuv is not None and tick - self._tick > self._longest:
+            self._note("a picture that stays for longer than the format can tell was written again")
+            self._show(self._yuv, self._tick + self._longest)
+        self._show(yuv, tick)
         if self._original is not None:
             self._copy(self._original.sound_until(t_s))
 
     def finish(self) -> None:
         """Writes what is still held back, and closes the file, come what may."""
-        if not self._taken:  # FFmpeg crashes where it closes an mp4 in fragments that has none; this costs a handle
+        if self._yuv is None:  # FFmpeg crashes where it closes an mp4 in fragments that has none; this costs a handle
             return
         try:
             duration_s = self._frame_s
@@ -233,10 +240,16 @@ class _Film:
                 self._copy(sound)
             self._encode(None)
             if self._held is not None:
-                self._held.duration = max(1, round(Fraction(duration_s) / self._tick_s))
+                self._held.duration = min(max(1, round(Fraction(duration_s) / self._tick_s)), self._longest)
                 self._muxer.mux(self._held)
         finally:
             self._muxer.close()
+
+    def _show(self, yuv: U8, tick: int) -> None:
+        frame = VideoFrame.from_numpy_buffer(yuv, format="yuv420p")
+        frame.pts, frame.time_base = tick, self._tick_s
+        self._encode(frame)
+        self._yuv, self._tick = yuv, tick
 
     def _encode(self, frame: VideoFrame | None) -> None:
         """One more frame, or None to get those that x264 is still at work on."""
@@ -273,23 +286,27 @@ class _Film:
             self._notices.append(line)
 
 
-def _missing_layout(stream: AudioStream) -> str | None:
-    """What to call the channels of PCM that mp4 refuses as they are; None if it takes them. ValueError if no name fits.
+def _missing_layout(stream: AudioStream, format: str) -> str | None:
+    """What to call the channels of PCM that mp4 refuses as they are; None if sound is taken. ValueError if it can't be.
 
-    Tried out on an mp4 whose header is written at once, because the film's is so late that all would be lost with it.
+    Tried out on a file of its own, because the film's header is so late that all would be lost with it. That of PCM is
+    written at once; for AC-3, FFmpeg has to see a packet first.
     """
-    if stream.codec_context is None or not stream.codec_context.name.startswith("pcm_"):
+    if stream.codec_context is None:
         return None
-    with av.open(io.BytesIO(), "w", format="mp4", container_options={"movflags": "empty_moov"}) as trial:
+    codec = stream.codec_context.name
+    pcm = codec.startswith("pcm_")
+    options = {"movflags": "empty_moov" if pcm else "delay_moov"}
+    with av.open(io.BytesIO(), "w", format=format, container_options=options) as trial:
         context = trial.add_stream_from_template(stream).codec_context
         try:
             trial.start_encoding()
         except FFmpegError:
             name = context.layout.name
             context.layout = "mono"  # PyAV has just freed a list of channels that it doesn't own, and would once more
-            if name not in _LAYOUTS:
-                raise ValueError(f"'mp4' format does not support {name}") from None
-            return _LAYOUTS[name]
+            if pcm and name in _LAYOUTS:
+                return _LAYOUTS[name]
+            raise ValueError(f"'{format}' format does not support {name if pcm else repr(codec) + ' codec'}") from None
     return None
 
 
