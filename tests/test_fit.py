@@ -485,7 +485,7 @@ def test_exported_nets_answer_as_torch_does_for_any_batch(name: str, tmp_path: P
         "convnet": {"dense": (4,)},
     }
     net = plugins.load("models", name)(scheme, size_hw=(64, 64), **options[name]).eval()
-    for parameter in net.parameters():  # numbers that float16 holds exactly; none of these layers is so large as to be int8
+    for parameter in net.parameters():  # numbers that float16 holds exactly; no layer here is so large as to be int8
         parameter.data = parameter.data.half().float()
     path = tmp_path / "net.onnx"
     export(net, Card(name, name, scheme.name, (64, 64), 1.4, options=options[name]), path)
