@@ -19,13 +19,13 @@ def _raw(xy: Tensor, heat: Tensor | None = None) -> Raw:
     return Raw(xy, torch.zeros(xy.shape[:2]), torch.zeros(len(xy)), heat)
 
 
-def _peak(xy: Tensor, cells: int, stride: float, width: float = 1.2) -> Tensor:
-    """Logits whose softmax is a Gaussian around each point."""
-    at = torch.arange(cells) * stride + (stride - 1) / 2
-    near = (at[None, None, None, :] - xy[:, :, 0, None, None]) ** 2 + (
-        at[None, None, :, None] - xy[:, :, 1, None, None]
-    ) ** 2
-    logits: Tensor = -near / (2 * (width * stride) ** 2)
+def _peak(xy: Tensor, map_hw: tuple[int, int], size_hw: tuple[int, int], width: float = 1.2) -> Tensor:
+    """Logits whose softmax is a Gaussian around each point, so many cells wide."""
+    squares = []
+    for axis, cells, size in ((0, map_hw[1], size_hw[1]), (1, map_hw[0], size_hw[0])):
+        at = (torch.arange(cells) + 0.5) * (size / cells) - 0.5
+        squares.append(((at - xy[:, :, axis, None]) / (width * size / cells)) ** 2)
+    logits: Tensor = -(squares[0][:, :, None, :] + squares[1][:, :, :, None]) / 2
     return logits
 
 
@@ -65,22 +65,33 @@ def test_mse_is_on_minus_one_to_one() -> None:
     assert losses.mse(_raw(xy + 96 / 2), xy, (96, 96)).item() == pytest.approx(1.0)
 
 
+# Maps of a square crop, of one whose height four doesn't divide, and of another shape than their crop.
+_MAPS = [((32, 32), SIZE), ((23, 28), (90, 112)), ((28, 20), (56, 120))]
+
+
 @pytest.mark.parametrize("shift", [0.0, 0.05, 1.3, 2.0])
-def test_soft_argmax_finds_sub_pixel_peaks(shift: float) -> None:
-    xy = torch.tensor([[[50.0 + shift, 64.0 - shift], [70.5, 33.25]]])
-    found, spread = soft_argmax(_peak(xy, 32, 4.0), SIZE)
+@pytest.mark.parametrize(("map_hw", "size_hw"), _MAPS)
+def test_soft_argmax_finds_sub_pixel_peaks(map_hw: tuple[int, int], size_hw: tuple[int, int], shift: float) -> None:
+    xy = torch.tensor([[[50.0 + shift, 34.0 - shift], [70.5, 25.25]]])
+    found, spread = soft_argmax(_peak(xy, map_hw, size_hw), size_hw)
     torch.testing.assert_close(found, xy, atol=0.01, rtol=0)
-    torch.testing.assert_close(spread, torch.full((1, 2), 4.8), atol=0.05, rtol=0)
+    strides = [size / cells for size, cells in zip(size_hw, map_hw, strict=True)]
+    wanted = 1.2 * math.hypot(*strides) / math.sqrt(2)
+    torch.testing.assert_close(spread, torch.full((1, 2), wanted), atol=0.05, rtol=0)
 
 
-def test_heatmap_loss_is_least_at_the_truth() -> None:
-    truth = torch.tensor([[[50.0, 64.0], [70.5, 33.25]]])
-    values = []
-    for shift in (-0.5, -0.1, 0.0, 0.1, 0.5):
-        heat = _peak(truth + shift, 32, 4.0)
-        values.append(losses.heatmap(_raw(truth + shift, heat), truth, SIZE).item())
-    assert min(values) == values[2]
-    assert values[1] - values[2] > 1e-3
+@pytest.mark.parametrize(("map_hw", "size_hw"), _MAPS)
+def test_heatmap_loss_is_least_at_the_truth(map_hw: tuple[int, int], size_hw: tuple[int, int]) -> None:
+    truth = torch.tensor([[[50.0, 34.0], [70.5, 25.25]]])
+    for axis in (0, 1):
+        values = []
+        for shift in (-0.5, -0.1, 0.0, 0.1, 0.5):
+            moved = truth.clone()
+            moved[:, :, axis] += shift
+            heat = _peak(moved, map_hw, size_hw)
+            values.append(losses.heatmap(_raw(soft_argmax(heat, size_hw)[0], heat), truth, size_hw).item())
+        assert min(values) == values[2]
+        assert values[1] - values[2] > 1e-3
 
 
 def test_sigma_loss_is_least_at_the_errors_own_size() -> None:

@@ -117,10 +117,11 @@ def soft_argmax(heat: Tensor, size_hw: tuple[int, int]) -> tuple[Tensor, Tensor]
     A cell of an (h, w) map over an (H, W) crop covers H/h x W/w pixels, and stands for their centre.
     """
     height, width = heat.shape[2:]
-    stride = size_hw[1] / width
+    stride, tall = size_hw[1] / width, size_hw[0] / height
     x = torch.arange(width, device=heat.device, dtype=torch.float32) - (width - 1) / 2
-    y = torch.arange(height, device=heat.device, dtype=torch.float32) - (height - 1) / 2
-    cells = torch.cartesian_prod(y, x).flip(1)  # (h w, 2): x, y from the middle: small numbers, for float16
+    y = (torch.arange(height, device=heat.device, dtype=torch.float32) - (height - 1) / 2) * (tall / stride)
+    # (h w, 2): x, y from the middle, both in cells' widths: small numbers, for float16
+    cells = torch.cartesian_prod(y, x).flip(1)
     moments = torch.cat([cells, (cells * cells).sum(dim=1, keepdim=True)], dim=1)  # (h w, 3)
     # One product for all three: ONNX Runtime takes 35 us less than for sums along rows and columns. In bfloat16 it
     # would be half a pixel off.

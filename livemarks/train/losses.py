@@ -45,9 +45,11 @@ def heatmap(out: Raw, target: Tensor, size_hw: tuple[int, int]) -> Tensor:
     """
     assert out.heat is not None
     height, width = out.heat.shape[2:]
-    cell = torch.nan_to_num(target) * (width / size_hw[1]) + (0.5 * width / size_hw[1] - 0.5)
+    cells_wh = torch.tensor([width, height], device=target.device)
+    per_px = cells_wh / torch.tensor([size_hw[1], size_hw[0]], device=target.device)
+    cell = torch.nan_to_num(target) * per_px + (0.5 * per_px - 0.5)  # where decoding finds it: models._net.soft_argmax
     chance_x, chance_y = _gauss(cell[:, :, 0], width, 1.2), _gauss(cell[:, :, 1], height, 1.2)
-    inside = ((cell > -0.5) & (cell < torch.tensor([width - 0.5, height - 0.5], device=cell.device))).all(dim=2)
+    inside = ((cell > -0.5) & (cell < cells_wh - 0.5)).all(dim=2)
     known = ~torch.isnan(target).any(dim=2)
     log_chance = torch.log_softmax(out.heat.float().flatten(2), dim=2).view(out.heat.shape)
     # E over the separable target: rows first, then columns.
