@@ -542,6 +542,21 @@ def test_studies_change_one_thing_at_a_time() -> None:
         assert any(changed == base for changed in runs.values()), "one run is the recipe itself"
 
 
+def test_a_pyramids_shape_layer_moves_each_point_by_where_the_others_lie() -> None:
+    head = PyramidHead([4], 4, 3, (16, 16), shape=True).eval()
+    levels = [torch.rand(2, 4, 4, 4)]
+    with torch.no_grad():
+        before = head(levels).xy
+        assert head.shape is not None
+        head.shape.weight[1, 4] = 0.25  # the first point's y, by the last one's x
+        head.shape.bias[0] = 0.5
+        moved = head(levels).xy - before
+    want = torch.zeros_like(moved)
+    want[:, 0, 0] = 0.5 * 8
+    want[:, 0, 1] = 0.25 * (before[:, 2, 0] - before[:, :, 0].mean(dim=1))
+    torch.testing.assert_close(moved, want, atol=1e-4, rtol=0)
+
+
 def _shining(crops: Any) -> Any:
     """(B, 64, 64, 3) -> (B, 1, 2), the centre of all that shines."""
     pixels = crops.float().mean(dim=3)

@@ -51,8 +51,8 @@ class LandmarkNet(nn.Module):
         super().__init__()
         self.size_hw = (int(size_hw[0]), int(size_hw[1]))
         self.grey, self.shift, self.scale, self.mirror = grey, shift, scale, list(mirror)
-        # Both set once after training, from held-out faces (train/fit.py): so that sigma means what it says, and what
-        # is added to all points, crop px, where training can't teach it.
+        # Both set once after training, from held-out faces (train/validate.py): so that sigma means what it says, and
+        # what is added to all points, crop px, where training can't teach it.
         self.register_buffer("sigma_scale", torch.ones(()))
         self.register_buffer("offset", torch.zeros(2))
 
@@ -137,10 +137,13 @@ class PyramidHead(nn.Module):
     """Feature pyramid (Lin et al., 2017) from coarse to fine, then one heatmap a point at the finest level.
 
     Besides, from the coarsest level's mean: presence, and how much wider or narrower than the heatmap's spread each
-    point's sigma is.
+    point's sigma is. shape: move each point in the end, by what all of them and that mean say of it: linear, as in
+    cascades of regressions (Xiong & De la Torre, 2013), which hold a face's points together better than maps alone do.
     """
 
-    def __init__(self, channels: list[int], width: int, points: int, size_hw: tuple[int, int]) -> None:
+    def __init__(
+        self, channels: list[int], width: int, points: int, size_hw: tuple[int, int], *, shape: bool = False
+    ) -> None:
         super().__init__()
         self.size_hw = size_hw
         self.lateral = nn.ModuleList(nn.Conv2d(c, width, 1) for c in channels)
@@ -150,6 +153,10 @@ class PyramidHead(nn.Module):
         self.sigma = nn.Linear(channels[-1], points)
         nn.init.zeros_(self.sigma.weight)
         nn.init.constant_(self.sigma.bias, -1.0)  # heatmaps start out wider than errors
+        self.shape = nn.Linear(2 * points + channels[-1], 2 * points) if shape else None
+        if self.shape is not None:
+            nn.init.zeros_(self.shape.weight)
+            nn.init.zeros_(self.shape.bias)
 
     @staticmethod
     def _mix(width: int) -> nn.Sequential:
@@ -168,6 +175,11 @@ class PyramidHead(nn.Module):
         heat = self.heat(top)  # (B, N, h, w)
         pooled = levels[-1].mean(dim=(2, 3)).float()
         xy, spread = soft_argmax(heat, self.size_hw)
+        if self.shape is not None:
+            half = self.size_hw[1] / 2
+            centred = (xy - xy.mean(dim=1, keepdim=True)) / half
+            with exact(xy.device):
+                xy = xy + half * self.shape(torch.cat([centred.flatten(1), pooled], dim=1)).unflatten(1, (-1, 2))
         log_sigma = spread.detach().log() + self.sigma(pooled)
         return Raw(xy, log_sigma, self.presence(pooled)[:, 0], heat)
 

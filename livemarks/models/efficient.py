@@ -52,7 +52,9 @@ class MBConv(nn.Module):
 class Efficient(LandmarkNet):
     """Lite0 down to stride 32, then PyramidHead with maps at stride 4."""
 
-    def __init__(self, scheme: Scheme, size_hw: tuple[int, int], *, head: int = 128, twice: bool = False) -> None:
+    def __init__(
+        self, scheme: Scheme, size_hw: tuple[int, int], *, head: int = 128, shape: bool = False, twice: bool = False
+    ) -> None:
         mirror = scheme.mirror if twice else ()
         super().__init__(size_hw, grey=False, shift=127.0, scale=128.0, mirror=mirror)  # Lite0's own normalisation
         self._conv_stem, self._bn0 = nn.Conv2d(3, 32, 3, 2, 1, bias=False), _norm(32)
@@ -65,7 +67,7 @@ class Efficient(LandmarkNet):
             ends.append(len(blocks) - 1)
         self._blocks = nn.ModuleList(blocks)
         self._ends = [ends[i] for i in _LEVELS]
-        self.head = PyramidHead([_STAGES[i][1] for i in _LEVELS], head, len(scheme), self.size_hw)
+        self.head = PyramidHead([_STAGES[i][1] for i in _LEVELS], head, len(scheme), self.size_hw, shape=shape)
 
     def raw(self, pixels: Tensor) -> Raw:
         x, levels = self.act(self._bn0(self._conv_stem(pixels.flip(1)))), []  # Lite0 was trained on RGB
@@ -78,5 +80,6 @@ class Efficient(LandmarkNet):
 
 
 def build(scheme: Scheme, **options: object) -> LandmarkNet:
-    """The net. Options: size_hw, head (channels of the pyramid), twice (answer from the mirrored crop as well)."""
+    """The net. Options: size_hw, head (channels of the pyramid), shape (as PyramidHead has it), twice (answer from the
+    mirrored crop as well)."""
     return Efficient(scheme, **options)  # type: ignore[arg-type]
