@@ -148,11 +148,15 @@ def test_a_living_picture_is_never_taken_for_frozen() -> None:
 
 
 def test_damaged_pictures_are_gaps_and_only_damaged_ones_are_a_lost_camera() -> None:
-    fake = FakeCamera(["new", "new", "torn", "torn", "new", *["torn"] * 60, "new", "new"], period_s=0.1)
+    said: list[str] = []
+    damaged = ["torn"] * 55  # 5 s, and some that the camera sends when it is opened again
+    fake = FakeCamera(["new", "new", "torn", "torn", "new", *damaged, "new", *damaged, "new", "new"], period_s=0.1)
     source = source_of(fake)
+    fake.time.while_asleep = lambda _: said.append(source.status)
     frames = take(source, 3)
     assert [frame.index for frame in frames[:2]] == [0, 3]
-    assert source.reopened == 1
+    assert set(said) == {"camera 0 sends only damaged pictures; opening it again, attempt 1"}
+    assert source.reopened == 2
 
 
 def test_a_read_that_never_returns(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,6 +38,7 @@ _BACK_OFF_S = (0.5, 1.0, 2.0, 4.0, 5.0)
 
 # A sensor's noise changes some pixel in every picture, so one that stays the same for this long is a frozen camera. A
 # test picture stays the same too: each time opening again did not help, the limit doubles, up to the second number.
+# One that sends nothing but damaged pictures is given as long, every time.
 _FROZEN_S = 5.0
 _MOST_FROZEN_S = 300.0
 
@@ -140,26 +141,29 @@ class Source:
         """Frames of a camera as they come, over and over again."""
         self._first = None  # old by now
         last: U8 | None = None
-        changed_s, patience_s = self._clock(), _FROZEN_S
+        whole_s = changed_s = self._clock()  # of the last picture that came undamaged, and of the last new one
+        patience_s = _FROZEN_S
         index = 0
         while not self._closing.is_set():
+            trouble = ""
             t_s = self._grab()
+            image = None if t_s is None else self._retrieve()
             if t_s is None:
-                if self._closing.is_set():
-                    return
-                self._reopen("is lost")
-                changed_s = self._clock()
-                continue
-            image = self._retrieve()
-            if image is not None:
+                trouble = "is lost"
+            elif image is None:
+                index += 1  # a picture that was damaged on its way counts as lost
+                trouble = "sends only damaged pictures" if t_s - whole_s > _FROZEN_S else ""
+            else:
                 yield self._frame(image, index, t_s)
-            index += 1  # a picture that was damaged on its way counts as lost
-            if image is not None and (last is None or not _same(image, last)):
-                last, changed_s, patience_s = image, t_s, _FROZEN_S
-            elif t_s - changed_s > patience_s:
-                patience_s = min(2 * patience_s, _MOST_FROZEN_S)
-                self._reopen("gives the same picture for ever")
-                changed_s = self._clock()
+                index, whole_s = index + 1, t_s
+                if last is None or not _same(image, last):
+                    last, changed_s, patience_s = image, t_s, _FROZEN_S
+                elif t_s - changed_s > patience_s:
+                    patience_s = min(2 * patience_s, _MOST_FROZEN_S)
+                    trouble = "gives the same picture for ever"
+            if trouble and not self._closing.is_set():
+                self._reopen(trouble)
+                whole_s = changed_s = self._clock()
 
     def _play(self) -> Iterator[Frame]:
         """Frames of a file, each at its time; t_s is when it was due."""
