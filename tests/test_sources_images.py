@@ -87,15 +87,40 @@ def test_orientation_is_honoured(tmp_path: Path, orientation: int, astronaut: U8
     assert np.abs(image.astype(int) - shown).mean() < 3
 
 
+# What OpenCV reads: suffix, colours, how Pillow saves it, and the mean difference in grey levels. libtiff shows Lab's
+# white, which is D50, as it is, yellowish.
+OPENCVS: dict[str, tuple[str, str, dict[str, Any], float]] = {
+    "JPEG in TIFF": (".tif", "RGB", {"compression": "jpeg", "quality": 95}, 3),
+    "YCbCr": (".tif", "YCbCr", {}, 3),
+    "Lab": (".tif", "LAB", {}, 15),
+    "moving WebP": (".webp", "RGB", {"save_all": True, "quality": 95, "method": 0}, 3),
+}
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_jpeg_in_a_tiff_is_read_and_turned_once(tmp_path: Path, orientation: int, astronaut: U8) -> None:
-    stored = np.ascontiguousarray(astronaut[:256])
-    photo = Image.fromarray(np.ascontiguousarray(stored[:, :, ::-1]))
-    photo.save(tmp_path / "a.tif", compression="jpeg", quality=95, tiffinfo={0x0112: orientation})
-    (image,), _ = read(tmp_path / "a.tif")
+@pytest.mark.parametrize("kind", OPENCVS)
+def test_what_opencv_reads_is_turned_once(
+    tmp_path: Path, kind: str, orientation: int, astronaut: U8, capfd: pytest.CaptureFixture[str]
+) -> None:
+    suffix, colours, options, off = OPENCVS[kind]
+    stored = np.ascontiguousarray(astronaut[:128, 100:300])
+    photo = Image.fromarray(np.ascontiguousarray(stored[:, :, ::-1])).convert(colours)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    others = [photo.rotate(90)] if suffix == ".webp" else []
+    photo.save(tmp_path / f"a{suffix}", exif=exif, append_images=others, **options)
+    (image,), _ = read(tmp_path / f"a{suffix}")
     want = SHOWN[orientation](stored)
     assert image.shape == want.shape
-    assert np.abs(image.astype(int) - want).mean() < 3
+    assert np.abs(image.astype(int) - want).mean() < off
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(("dtype", "options"), [(np.float32, {}), (np.int32, {}), (np.uint8, {"compression": "zstd"})])
+def test_rare_tiffs_are_not_called_damaged(tmp_path: Path, dtype: Any, options: dict[str, Any]) -> None:
+    Image.fromarray(np.full((8, 8), 0.5 * 255, dtype)).save(tmp_path / "a.tif", **options)
+    with pytest.raises(LivemarksError, match="it is of a rare kind that nothing here reads; save it as PNG"):
+        read(tmp_path / "a.tif")
 
 
 @pytest.mark.parametrize("kind", ["grey", "grey, 16 bits", "alpha", "16 bits"])
@@ -154,6 +179,12 @@ def jpeg_in_tiff(path: Path) -> Path:
     return path
 
 
+def moving(path: Path) -> Path:
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8))
+    noise.save(path, save_all=True, append_images=[noise.rotate(90)])
+    return path
+
+
 BAD: dict[str, Callable[[Path], object]] = {
     "text.jpg": lambda path: path.write_text("no image at all"),
     "empty.png": lambda path: path.touch(),
@@ -164,6 +195,10 @@ BAD: dict[str, Callable[[Path], object]] = {
     "huge.png": lambda path: bomb(path, 30_000, 30_000),
     "video.bmp": lambda path: media.make_clip(path, 5, format="mp4"),
     "link.png": lambda path: path.symlink_to("nowhere.png"),
+    "huge.webp": lambda path: path.write_bytes(
+        b"RIFF\0\0\0\0WEBPVP8X" + bytes([10, 0, 0, 0, 2, 0, 0, 0]) + b"\xff\xff\0" * 2
+    ),
+    "cut.webp": lambda path: media.cut(moving(path), 0.3),
     "cut.tif": lambda path: media.cut(jpeg_in_tiff(path), 0.5),
     "zeroed.tif": lambda path: path.write_bytes(
         (data := jpeg_in_tiff(path).read_bytes())[:8] + bytes(300) + data[308:]
@@ -215,6 +250,16 @@ def test_no_image_at_all_is_an_error(tmp_path: Path) -> None:
         (tmp_path / "bad" / name).touch()
     with pytest.raises(LivemarksError, match=r"1.png can't be read as an image: .*, nor any of 2 others"):
         read(tmp_path / "bad")
+
+
+def test_after_a_loop_that_was_broken_off_the_next_goes_on(tmp_path: Path) -> None:
+    for i in range(3):
+        media.write_image(tmp_path / f"{i}.png", media.numbered(i))
+    source = Source([str(tmp_path)])
+    next(iter(source))
+    assert [(frame.index, media.number(frame.image)) for frame in source] == [(1, 1), (2, 2)]
+    assert source.names == [file.as_posix() for file in source.files]
+    assert list(source) == []
 
 
 def test_close_ends_the_iteration(tmp_path: Path) -> None:

@@ -1,4 +1,7 @@
-"""Images from files, folders and globs. FFmpeg decodes them, because cv2 prints what it thinks of bad ones."""
+"""Images from files, folders and globs. FFmpeg decodes them, because cv2 prints what it thinks of bad ones.
+
+What FFmpeg doesn't know is for OpenCV.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +12,13 @@ import os
 import re
 import struct
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 import av
 import cv2
 import numpy as np
-from av.error import FFmpegError
+from av.error import FFmpegError, PatchWelcomeError
+from av.video.frame import VideoFrame
 
 from livemarks.sources import _devices
 from livemarks.sources._pictures import Canvas, Turn
@@ -37,15 +40,24 @@ _NOWHERE = {"protocol_whitelist": "pipe"}
 # Beyond this FFmpeg refuses to take memory for a picture.
 _MOST_PX = 1 << 28
 _WHY = "it is none, is damaged, or has more than 268 million pixels"
+_RARE = "it is of a rare kind that nothing here reads; save it as PNG"
 
 # How JPEG files begin, a marker for the start and the next one's first byte; and the marker that ends their header.
 _JPEG, _SCAN = b"\xff\xd8\xff", b"\xda"
 
-# How TIFF files begin, some of their tags, and compressions that hold JPEG, old and new (TIFF 6.0; DNG 1.7).
+# How TIFF files begin, some of their tags, compressions that hold JPEG, old and new, and the first of libtiff's own,
+# Zstandard; two kinds of colours (TIFF 6.0; DNG 1.7; libtiff's tiff.h).
 _TIFF = (b"II*\0", b"MM\0*")
-_WIDTH, _HEIGHT, _COMPRESSION, _ORIENTATION, _DNG = 0x0100, 0x0101, 0x0103, 0x0112, 0xC612
-_JPEG_IN_TIFF = (6, 7)
+_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _COLOURS = 0x0100, 0x0101, 0x0102, 0x0103, 0x0106
+_ORIENTATION, _SAMPLES, _DNG = 0x0112, 0x0115, 0xC612
+_JPEG_IN_TIFF, _ZSTD = (6, 7), 50_000
+_YCBCR_OR_LAB = (6, 8)
 _LONG = 4  # the kind of a tag's value that has four bytes; others are short
+
+# The header of an extended WebP file: flags, one of which says that the picture moves; width and height less 1
+# (developers.google.com/speed/webp/docs/riff_container).
+_WEBP = re.compile(rb"RIFF.{4}WEBPVP8X.{4}(.)...(...)(...)", re.DOTALL)
+_MOVING = 0x02
 
 # By Exif's orientation (Exif 2.32, 4.6.4): how to show what is stored.
 _TURNS: dict[int, Turn] = {
@@ -64,22 +76,23 @@ class Source:
     """The images that `paths` name: files, folders (not those inside) and globs; t_s is the index.
 
     Within a folder and a glob they come in the order people count in (2 before 10). Orientation as noted by the camera
-    is honoured; grey becomes BGR; transparency is dropped.
+    is honoured; grey becomes BGR; transparency is dropped. After a loop that was broken off, the next goes on.
 
-    names: names[i] is the file that frame i shows; grows as they are read. A file that can't be read is skipped and
-    noted in `notices`; LivemarksError if none can, or if there is no file.
+    files: all that there are to read. names: names[i] is the one that frame i shows; grows as they are read. A file
+    that can't be read is skipped and noted in `notices`; LivemarksError if none can, or if there is no file.
     """
 
     def __init__(self, paths: Sequence[str]) -> None:
         self.notices: list[str] = []
         self.names: list[str] = []
-        self._files = list(itertools.chain.from_iterable(map(_files, paths)))
+        self.files = list(itertools.chain.from_iterable(map(_files, paths)))
+        self._left = iter(self.files)
         self._closed = False
-        name = paths[0] if len(paths) == 1 else f"{len(self._files)} images"
-        self.info = SourceInfo(name, None, None, len(self._files), live=False)
+        name = paths[0] if len(paths) == 1 else f"{len(self.files)} images"
+        self.info = SourceInfo(name, None, None, len(self.files), live=False)
 
     def __iter__(self) -> Iterator[Frame]:
-        for file in self._files:
+        for file in self._left:
             if self._closed:
                 return
             try:
@@ -90,7 +103,7 @@ class Source:
             self.names.append(file.as_posix())
             yield Frame(image, len(self.names) - 1, float(len(self.names) - 1))
         if not self.names:
-            more = f", nor any of {len(self._files) - 1} others" if len(self._files) > 1 else ""
+            more = f", nor any of {len(self.files) - 1} others" if len(self.files) > 1 else ""
             raise LivemarksError(self.notices[0] + more)
 
     def close(self) -> None:
@@ -130,8 +143,9 @@ def _read(file: Path) -> U8:
     try:
         data = file.read_bytes()
         tags = _tags(data)
-        if data[:4] in _TIFF and tags.get(_COMPRESSION) in _JPEG_IN_TIFF and _DNG not in tags:
-            return _read_jpeg_in_tiff(file, data, tags)
+        turn = _TURNS.get(tags.get(_ORIENTATION, 1), _TURNS[1])
+        if size_wh := _for_opencv(data, tags):
+            return _read_by_opencv(data, size_wh, turn)
         # By itself FFmpeg takes a JPEG with another one behind it, as some cameras' are, for a film or for nothing.
         format = "jpeg_pipe" if data.startswith(_JPEG) else None
         with av.open(io.BytesIO(data), "r", format=format, container_options=_NOWHERE) as container:
@@ -141,23 +155,42 @@ def _read(file: Path) -> U8:
             if not (format.endswith("_pipe") or format in ("image2", "gif", "apng")):
                 raise LivemarksError(f"{file} is no image; `livemarks video` reads videos")
             picture = next(container.decode(video=0))
-            return Canvas(picture, _TURNS.get(tags.get(_ORIENTATION, 1), _TURNS[1]), scaling=_SCALING)(picture)
+            return Canvas(picture, turn, scaling=_SCALING)(picture)
     except OSError as error:
         raise LivemarksError(f"{file} can't be read: {error.strerror}") from error
-    except (FFmpegError, StopIteration) as error:
-        raise LivemarksError(f"{file} can't be read as an image: {_WHY}") from error
+    except (FFmpegError, StopIteration, cv2.error) as error:
+        why = _RARE if isinstance(error, PatchWelcomeError) or _is_rare(data, tags) else _WHY
+        raise LivemarksError(f"{file} can't be read as an image: {why}") from error
 
 
-def _read_jpeg_in_tiff(file: Path, data: bytes, tags: Mapping[int, int]) -> U8:
-    """By OpenCV, which turns it as the tags say; FFmpeg makes a black picture of it, without a word."""
+def _for_opencv(data: bytes, tags: Mapping[int, int]) -> tuple[int, int] | None:
+    """Width and height of a picture that FFmpeg refuses, or makes black or of wrong colours without a word; or None."""
+    if data[:4] in _TIFF and _DNG not in tags:
+        if tags.get(_COMPRESSION) in _JPEG_IN_TIFF or tags.get(_COLOURS) in _YCBCR_OR_LAB:
+            return tags.get(_WIDTH, 0), tags.get(_HEIGHT, 0)
+    elif (webp := _WEBP.match(data)) and webp[1][0] & _MOVING:
+        return int.from_bytes(webp[2], "little") + 1, int.from_bytes(webp[3], "little") + 1
+    return None
+
+
+def _read_by_opencv(data: bytes, size_wh: tuple[int, int], turn: Turn) -> U8:
+    """(H, W, 3) BGR. cv2.error if it can't."""
     _devices.hush()
     image = None
-    if tags.get(_WIDTH, 0) * tags.get(_HEIGHT, 0) <= _MOST_PX:
-        with suppress(cv2.error):
-            image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    if size_wh[0] * size_wh[1] <= _MOST_PX:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     if image is None:
-        raise LivemarksError(f"{file} can't be read as an image: {_WHY}")
-    return np.asarray(image, np.uint8)
+        raise cv2.error("too large, or damaged")
+    if data[:4] in _TIFF:  # which it has turned all the same
+        turn = _TURNS[1]
+    picture = VideoFrame.from_ndarray(np.asarray(image, np.uint8), "bgr24")
+    return Canvas(picture, turn)(picture)
+
+
+def _is_rare(data: bytes, tags: Mapping[int, int]) -> bool:
+    """Whether it is a TIFF with numbers of 32 bits, or in one of the newer compressions."""
+    wide = tags.get(_SAMPLES, 1) == 1 and tags.get(_BITS, 1) > 16
+    return data[:4] in _TIFF and (wide or tags.get(_COMPRESSION, 1) >= _ZSTD)
 
 
 def _tags(data: bytes) -> dict[int, int]:
