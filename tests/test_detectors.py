@@ -229,6 +229,21 @@ def test_what_others_say_meanwhile_is_passed_on(
     assert capfd.readouterr().err == "WARNING: disk almost full\n" * len(chatter) + "afterwards\n"
 
 
+@pytest.mark.parametrize("closed", [True, False])
+def test_a_program_without_stderr(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, closed: bool
+) -> None:
+    def no_stderr(_: int) -> int:
+        raise OSError("Bad file descriptor")
+
+    monkeypatch.setattr(sys, "stderr", None)
+    if closed:
+        monkeypatch.setattr(os, "dup", no_stderr)
+    with mediapipe._without_chatter():
+        os.write(2, b"ours\n")
+    assert capfd.readouterr().err == "ours\n"
+
+
 # --- Both the same ----------------------------------------------------------------------------------------------------
 
 

@@ -99,10 +99,11 @@ def _without_chatter() -> Iterator[None]:
     was written meanwhile, by whatever thread, is passed on afterwards.
     """
     with _chatter_lock, tempfile.TemporaryFile() as caught:
-        sys.stderr.flush()
+        if sys.stderr is not None:
+            sys.stderr.flush()
         try:
             stderr = os.dup(2)
-        except OSError:  # there is no stderr (pythonw), so nobody reads it
+        except OSError:  # there is no stderr (pythonw, whose sys.stderr is None as well), so nobody reads it
             yield
             return
         os.dup2(caught.fileno(), 2)
