@@ -236,11 +236,12 @@ def test_a_program_without_stderr(
     def no_stderr(_: int) -> int:
         raise OSError("Bad file descriptor")
 
-    monkeypatch.setattr(sys, "stderr", None)
-    if closed:
-        monkeypatch.setattr(os, "dup", no_stderr)
-    with mediapipe._without_chatter():
-        os.write(2, b"ours\n")
+    with monkeypatch.context() as patched:
+        patched.setattr(sys, "stderr", None)
+        if closed:
+            patched.setattr(os, "dup", no_stderr)
+        with mediapipe._without_chatter():
+            os.write(2, b"ours\n")
     assert capfd.readouterr().err == "ours\n"
 
 
