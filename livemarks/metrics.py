@@ -36,15 +36,12 @@ def interocular_px(xy: NDArray[Any], scheme: Scheme) -> F64:
 
 
 def point_errors_percent(pred: NDArray[Any], true: NDArray[Any], interocular: NDArray[Any]) -> F64:
-    """(B, N) distance of each point from its label, in per cent of each face's inter-ocular distance, (B,) px."""
+    """(B, N) distance of each point from its label, in per cent of each face's inter-ocular distance, (B,) px.
+
+    Their mean is the normalised mean error, NME.
+    """
     errors_px = np.linalg.norm(pred.astype(np.float64) - true, axis=2)
     return np.asarray(100 * errors_px / interocular[:, None], np.float64)
-
-
-def nme_percent(pred: NDArray[Any], true: NDArray[Any], scheme: Scheme) -> F64:
-    """(B,) normalised mean error of each face: the mean of its points' errors, in per cent."""
-    errors = point_errors_percent(pred, true, interocular_px(true, scheme))
-    return np.asarray(np.nanmean(errors, axis=1), np.float64)
 
 
 def region_means(errors: NDArray[Any], scheme: Scheme) -> dict[str, float]:
@@ -69,8 +66,11 @@ def failure_rate(errors_percent: NDArray[Any], threshold_percent: float) -> floa
 
 
 def auc(errors_percent: NDArray[Any], limit_percent: float = 8.0) -> float:
-    """Area under the cumulative error curve from 0 to the limit, 1 at best: exact, no histogram."""
-    return float(np.mean(np.clip(1 - np.asarray(errors_percent) / limit_percent, 0, None)))
+    """Area under the cumulative error curve from 0 to the limit, 1 at best: exact, no histogram.
+
+    A face that wasn't found is infinity, or NaN, as for `failure_rate`.
+    """
+    return float(np.mean(np.fmax(1 - np.asarray(errors_percent) / limit_percent, 0)))  # fmax(NaN, 0) is 0
 
 
 def sigma_coverage(pred: NDArray[Any], true: NDArray[Any], sigma: NDArray[Any], within: float) -> float:

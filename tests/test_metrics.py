@@ -22,7 +22,8 @@ def faces(count: int = 3) -> F64:
 def test_nme_is_the_mean_distance_over_the_outer_eye_distance() -> None:
     true = faces()
     pred = true + np.array([[[3.0, 4.0]]]) * np.array([1, 2, 3])[:, None, None]  # 5, 10 and 15 px off
-    np.testing.assert_allclose(metrics.nme_percent(pred, true, IBUG), [10, 20, 30])
+    errors = metrics.point_errors_percent(pred, true, metrics.interocular_px(true, IBUG))
+    np.testing.assert_allclose(errors.mean(axis=1), [10, 20, 30])
 
 
 def test_missing_labels_are_left_out() -> None:
@@ -33,7 +34,9 @@ def test_missing_labels_are_left_out() -> None:
     pred[1, 11] += 100  # would show, were it not missing
     true[1, 11] = np.nan
     distance = metrics.interocular_px(true, kaggle)
-    np.testing.assert_allclose(metrics.nme_percent(pred, true, kaggle), 100 * 2**0.5 / distance)
+    errors = metrics.point_errors_percent(pred, true, distance)
+    assert np.argwhere(np.isnan(errors)).tolist() == [[0, 10], [1, 11]]
+    np.testing.assert_allclose(np.nanmean(errors, axis=1), 100 * 2**0.5 / distance)
     assert metrics.rmse_px(pred, true) == pytest.approx(1.0)
 
 
@@ -45,7 +48,7 @@ def test_rmse_counts_each_coordinate_once() -> None:
 
 def test_a_scheme_without_eyes_has_no_nme() -> None:
     with pytest.raises(ValueError, match="nose1"):
-        metrics.nme_percent(np.zeros((1, 1, 2)), np.zeros((1, 1, 2)), plugins.load("schemes", "nose1"))
+        metrics.interocular_px(np.zeros((1, 1, 2)), plugins.load("schemes", "nose1"))
 
 
 def test_failures_and_area_under_the_error_curve() -> None:
@@ -54,6 +57,7 @@ def test_failures_and_area_under_the_error_curve() -> None:
     assert metrics.failure_rate(errors, 10) == 0.25
     assert metrics.failure_rate(np.array([np.nan, 1.0]), 8) == 0.5
     assert metrics.auc(errors, 8) == pytest.approx((6 / 8 + 4 / 8) / 4)
+    assert metrics.auc(np.array([2.0, 4.0, 9.0, np.nan]), 8) == metrics.auc(errors, 8)
     steps = np.linspace(0, 8, 100_001)  # the definition: the fraction of faces below e, averaged over e
     assert metrics.auc(errors, 8) == pytest.approx(np.mean([(errors <= e).mean() for e in steps]), abs=1e-4)
 
