@@ -361,6 +361,21 @@ def test_images_are_written_beside_and_never_over_their_originals(
     assert {path.name: path.read_bytes() for path in photos.iterdir()} == before
 
 
+def test_originals_that_links_lead_to_are_never_overwritten(run: Run, photos: Path, model: str, tmp_path: Path) -> None:
+    folder, pool = tmp_path / "in", tmp_path / "pool"
+    folder.mkdir()
+    pool.mkdir()
+    for path in (pool / "y.jpg", folder / "y.jpg"):
+        path.write_bytes((photos / "one.jpg").read_bytes())
+    (folder / "x.jpg").symlink_to("../pool/y.jpg")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.jpg")}
+    for out in (pool, folder):
+        status, _, err = run("image", folder, "--out", out, "--model", model)
+        assert (status, len(err)) == (2, 1)
+        assert "holds the originals, which would be overwritten" in err[0]
+        assert {path: path.read_bytes() for path in tmp_path.rglob("*.jpg")} == before
+
+
 # --- What users get wrong ---------------------------------------------------------------------------------------------
 
 WRONG: dict[str, tuple[object, ...]] = {

@@ -51,6 +51,16 @@ def test_an_original_is_never_overwritten(folder: str, tmp_path: Path) -> None:
     assert (here / "x.png").read_bytes() == b"precious"
 
 
+def test_a_link_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "other.png").write_bytes(b"precious")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "x.png").symlink_to("../other.png")
+    with pytest.raises(LivemarksError, match=r"x\.png is a link"):
+        written(tmp_path / "out", ["x.png"])
+    assert (tmp_path / "other.png").read_bytes() == b"precious"
+    assert len(list((tmp_path / "out").iterdir())) == 1
+
+
 def test_a_size_that_the_format_does_not_hold_becomes_png_or_one_line(tmp_path: Path) -> None:
     wide = np.zeros((2, 66_000, 3), np.uint8)
     sink = Sink(str(tmp_path), ["wide.jpg", "wide.webp", "wide.bmp", "wider.png"])

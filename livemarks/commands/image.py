@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import glob
 import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -31,15 +30,15 @@ def run(args: argparse.Namespace) -> int:
     from livemarks.landmarker import Landmarker
     from livemarks.types import LivemarksError
 
-    inputs = _named(args.input)
-    folders = {os.path.realpath(path if os.path.isdir(path) else os.path.dirname(path)) for path in inputs}
-    if args.out and os.path.realpath(args.out) in folders:
-        raise LivemarksError(f"{args.out} holds the originals, which would be overwritten; choose another --out")
-    if args.landmarks not in (None, "-") and os.path.realpath(args.landmarks) in map(os.path.realpath, inputs):
-        raise LivemarksError(f"can't write {args.landmarks}: it is an input; give the output another name")
     with ExitStack() as stack:
         source = plugins.load("sources", "images")(args.input)
         stack.callback(source.close)
+        originals = [os.path.realpath(file) for file in source.files]
+        folders = {*map(os.path.dirname, originals), *(os.path.realpath(file.parent) for file in source.files)}  # links
+        if args.out and os.path.realpath(args.out) in folders:
+            raise LivemarksError(f"{args.out} holds the originals, which would be overwritten; choose another --out")
+        if args.landmarks not in (None, "-") and os.path.realpath(args.landmarks) in originals:
+            raise LivemarksError(f"can't write {args.landmarks}: it is an input; give the output another name")
         net = _track.open_net(args)
         stack.callback(net.runner.close)
         # One face: the nearest one, quickly. More: all there are, however small, since nobody waits for a photograph.
@@ -55,12 +54,6 @@ def run(args: argparse.Namespace) -> int:
             sinks.append(lambda: _Count(source.names))
         wrote = [path for path in (args.out, args.landmarks) if path]
         return _track.follow(source, tracker, sinks, net=net, wrote=wrote, quiet=args.quiet, noun="image")
-
-
-def _named(inputs: Sequence[str]) -> list[str]:
-    """The files and folders that these inputs name."""
-    matches = ([path] if os.path.exists(path) else glob.glob(path, recursive=True) for path in inputs)
-    return [match for some in matches for match in some]
 
 
 class _Alone:

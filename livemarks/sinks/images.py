@@ -27,7 +27,7 @@ class Sink:
     """Writes into `folder`, which is made if it is missing. LivemarksError, before any work, if that can't be.
 
     names: of the originals, by frame index; may grow with the run. Of two that share a file name the second gets a
-    number. No frame overwrites its own original.
+    number. No frame overwrites its own original, nor what a link leads to, which may be another's.
     """
 
     wants_pixels = True
@@ -44,7 +44,7 @@ class Sink:
             raise LivemarksError(f"can't write in {folder}: permission denied; choose another folder")
 
     def write(self, result: Result, image: U8 | None, tally: Tally) -> None:  # noqa: ARG002 - pixels only
-        """LivemarksError if the disk is full, if the target is the original, or if no format holds such a picture."""
+        """LivemarksError if the disk is full, the target is the original or a link, or no format holds such a picture."""
         original = Path(self._names[result.frame.index])
         picture = result.frame.image if image is None else image
         name, data = original.name, _encoded(picture, original.suffix)
@@ -53,8 +53,8 @@ class Sink:
         if data is None:
             raise LivemarksError(f"can't write {self._folder / name}: no format holds {_size(picture)} pixels")
         target = self._folder / self._free(name)
-        if target.exists() and original.exists() and target.samefile(original):
-            raise LivemarksError(f"{target} is an original and would be overwritten; choose another output folder")
+        if target.is_symlink() or (target.exists() and original.exists() and target.samefile(original)):
+            raise LivemarksError(f"{target} is a link or an original, which is not overwritten; choose another folder")
         draft = Draft(str(target), None)
         try:
             Path(draft.path).write_bytes(data)  # cv2.imwrite hides errors, and fails on some names
