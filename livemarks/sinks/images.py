@@ -44,7 +44,7 @@ class Sink:
             raise LivemarksError(f"can't write in {folder}: permission denied; choose another folder")
 
     def write(self, result: Result, image: U8 | None, tally: Tally) -> None:  # noqa: ARG002 - pixels only
-        """LivemarksError if the disk is full, the target is the original or a link, or no format holds such a picture."""
+        """LivemarksError if the disk is full, the target is the original or a link, or no format holds the picture."""
         original = Path(self._names[result.frame.index])
         picture = result.frame.image if image is None else image
         name, data = original.name, _encoded(picture, original.suffix)
