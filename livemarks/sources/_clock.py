@@ -7,37 +7,63 @@ from fractions import Fraction
 
 from av.video.frame import VideoFrame
 
-# A time stamp this far back, or ahead, begins a new count: recordings were joined, or the stamp is damaged. A smaller
-# step back is a slip of the muxer's, after which the old count goes on.
-_BACK_S, _AHEAD_S = 1.0, 3600.0
+# A time stamp this far ahead is damaged, or begins another recording, unless the film is as long.
+_AHEAD_S = 3600.0
+
+# After so many pictures in a row that don't fit, another recording has begun. Fewer may be damaged, or B frames in a
+# container that mixes up their times: encoders put up to three between two others, as a rule.
+_SURE = 4
 
 
 class Clock:
-    """Tells when a picture is to be shown, in ticks; always later than the one before."""
+    """Tells when a picture is to be shown, in ticks; always later than the one before.
 
-    def __init__(self, time_base: Fraction, fps: Fraction | None) -> None:
-        self.mended = 0
+    Recordings that were joined follow each other by a frame; `joints` counts where. `mended` counts the other pictures
+    whose time stamp is missing or not believed. end_s: when the film ends by its header, 0 if that says nothing.
+    """
+
+    def __init__(self, time_base: Fraction, fps: Fraction | None, end_s: float) -> None:
+        self.mended = self.joints = 0
         self._frame = max(1, round(1 / ((fps or 25) * time_base)))  # 25: what FFmpeg takes for streams without a rate
-        self._back, self._ahead = round(_BACK_S / time_base), round(_AHEAD_S / time_base)
-        self._offset = 0  # from stamps to ticks
+        self._ahead, self._end = round(_AHEAD_S / time_base), round(Fraction(end_s) / time_base)
         self._last: int | None = None
+        self._sure = 0  # the last tick that a stamp gave
+        self._offset = self._next_offset = 0  # from stamps to ticks; the same in the recording that may have begun
+        self._unsure = 0  # how many pictures it has by now
         self._last_pts = self._last_dts = -sys.maxsize
         self._trust = 0  # how often dts ran backwards, less how often pts did
 
     def __call__(self, picture: VideoFrame) -> int:
         stamp = self._stamp(picture.pts, picture.dts)
-        step = 0 if stamp is None or self._last is None else stamp + self._offset - self._last
         if self._last is None:
-            tick = stamp or 0
+            tick = self._sure = stamp or 0
+            self.mended += stamp is None
         elif stamp is None:
             tick = self._last + self._frame
-        elif -self._back < step <= self._ahead:
-            tick = self._last + max(step, 1)
+            self.mended += 1
+        elif self._fits(due := stamp + self._offset, self._sure):
+            tick = max(due, self._last + 1)
+            self._sure, self._unsure = max(due, self._sure), 0
+            self.mended += tick != due
         else:
-            tick = self._last + self._frame
-            self._offset = tick - stamp
-        self.mended += stamp is None or (self._last is not None and tick != self._last + step)
+            tick = self._joined(stamp, self._last)
         self._last = tick
+        return tick
+
+    def _fits(self, due: int, last: int) -> bool:
+        return due > last - self._frame and (due - last <= self._ahead or due <= self._end)
+
+    def _joined(self, stamp: int, last: int) -> int:
+        """The tick of a picture of another recording."""
+        if self._unsure == 0 or not self._fits(stamp + self._next_offset, last):
+            self._next_offset, self._unsure = last + self._frame - stamp, 0
+        tick = max(stamp + self._next_offset, last + 1)
+        self._unsure += 1
+        self.mended += 1
+        if self._unsure == _SURE:
+            self._offset, self._sure, self._unsure = self._next_offset, tick, 0
+            self.joints += 1
+            self.mended -= _SURE
         return tick
 
     def _stamp(self, pts: int | None, dts: int | None) -> int | None:

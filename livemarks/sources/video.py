@@ -17,6 +17,7 @@ import av
 from av.buffer import Buffer
 from av.container import InputContainer
 from av.error import FFmpegError
+from av.format import Flags
 from av.packet import Packet
 from av.stream import Disposition, Stream
 from av.video.frame import VideoFrame
@@ -118,7 +119,9 @@ class Source:
         streams = (self._stream, *self._container.streams.audio)
         promised_s = max(_span_s(self._container, stream)[1] for stream in streams)
         canvas: Canvas | None = None
-        clock = Clock(self._time_base, fps)
+        # Of formats whose clock may jump, the duration is FFmpeg's guess from the stamps themselves.
+        jumps = self._container.format.flags & Flags.ts_discont.value
+        clock = Clock(self._time_base, fps, end_s=0.0 if jumps else promised_s)
         for packet in itertools.chain(self._demux(), [None]):  # None makes the decoder hand out what it holds back
             try:
                 for picture in self._stream.decode(packet):
@@ -130,7 +133,7 @@ class Source:
             except FFmpegError as error:  # noqa: PERF203 - damage is seen packet by packet
                 self._undecodable += 1
                 self._why = error.strerror or ""
-        self._report(name, promised_s, fps, clock.mended)
+        self._report(name, promised_s, fps, clock)
 
     def _demux(self) -> Iterator[Packet[Any]]:
         """The video stream's packets; ends where the file can't be read on."""
@@ -158,7 +161,7 @@ class Source:
         start_s, end_s = _span_s(self._container, self._stream)
         return round(max(0, end_s - start_s) * (fps or 0)) or None
 
-    def _report(self, name: str, promised_s: float, fps: Fraction | None, mended: int) -> None:
+    def _report(self, name: str, promised_s: float, fps: Fraction | None, clock: Clock) -> None:
         damage = []
         if promised_s - self._end_s > _ROUNDING_S + self._unsure_s:
             cut = f"it ends after {self._end_s:.1f} of {promised_s:.1f} s"
@@ -173,8 +176,11 @@ class Source:
         if damage:
             self.damaged = True
             self.notices.append(f"{name} is damaged: {'; '.join(damage)}")
-        if mended:
-            self.notices.append(f"{name}: {_frames(mended)} had no time stamp, or one that ran backwards; mended")
+        if clock.joints:
+            places = "1 place" if clock.joints == 1 else f"{clock.joints} places"
+            self.notices.append(f"{name}: its clock jumps in {places}, as where recordings are joined; mended")
+        if clock.mended:
+            self.notices.append(f"{name}: {_frames(clock.mended)} had no time stamp, or a wrong one; mended")
 
 
 class _Pipe:
