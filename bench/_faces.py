@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,7 @@ _IMM_HELD_OUT = {f"{person:02d}" for person in range(33, 41)}  # the exercise's 
 _KAGGLE_PX, _KAGGLE_MARGIN = 96, 1.15
 LOW_PRESENCE = 0.5  # below it a track isn't shown (the Tracker's presence_floor)
 
+T = TypeVar("T")
 Detect = Callable[[Frame], tuple[FaceBox, ...]]
 
 
@@ -71,7 +72,7 @@ def truths(data: Path, set_name: str, scheme: str, limit: int | None) -> list[Tr
     return [Truth(s, derive(s.xy) if derive else s.xy, d) for s, d in zip(samples, distance, strict=True)]
 
 
-def watched(faces: Sequence[Truth], text: str) -> Iterable[Truth]:
+def watched(faces: Sequence[T], text: str) -> Iterable[T]:
     """The faces, with a progress bar on stderr if somebody looks."""
     console = Console(stderr=True)
     return track(faces, text, console=console, disable=not console.is_terminal, transient=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
-from livemarks import plugins, weights
+from livemarks import api, plugins, weights
 from livemarks.landmarker import Landmarker
 from livemarks.train.samples import Sample
 from livemarks.types import F32, F64, U8, Card, FaceBox, Frame, LivemarksError
@@ -22,6 +23,7 @@ sys.path.insert(0, str(BENCH))
 import _ask_peer  # noqa: E402
 import _faces  # noqa: E402
 import accuracy  # noqa: E402
+import kaggle  # noqa: E402
 import mesh_map as mapping  # noqa: E402
 
 CARD = Card("fake-68", "fake", "ibug68", (64, 64), margin=1.6)
@@ -306,3 +308,64 @@ def test_a_mesh_map_is_found_again_whatever_the_faces_place_and_turn(tmp_path: P
     again = _ask_peer.MeshMap(tmp_path / "map.npz")
     for mesh, want in zip(meshes[40:], points[40:], strict=True):
         np.testing.assert_allclose(again(mesh), want, atol=0.05)
+
+
+# --- Kaggle's test pictures -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def kaggle_files(tmp_path: Path) -> tuple[Path, U8]:
+    """A folder of two pictures, 7 and 9, of which four numbers are asked for; and the pictures (2, 96, 96, 3)."""
+    greys = np.random.default_rng(0).integers(0, 256, (2, 96 * 96)).astype(np.uint8)
+    rows = [f"{name},{' '.join(map(str, row.tolist()))}\n" for name, row in zip((7, 9), greys, strict=True)]
+    (tmp_path / "test.csv").write_text("".join(["ImageId,Image\n", *rows]))
+    (tmp_path / "IdLookupTable.csv").write_text(
+        "RowId,ImageId,FeatureName,Location\n"
+        "1,7,left_eye_center_x,\n2,7,left_eye_center_y,\n3,9,nose_tip_x,\n4,9,mouth_center_bottom_lip_y,\n"
+    )
+    return tmp_path, np.repeat(greys.reshape(2, 96, 96, 1), 3, axis=3)
+
+
+def test_kaggles_submission_holds_what_the_net_says_of_whole_pictures(kaggle_files: tuple[Path, U8]) -> None:
+    folder, pictures = kaggle_files
+    out = folder / "submission.csv"
+    assert kaggle.main(["--data", str(folder), "--model", "kth15", "--out", str(out)]) == 0
+    with closing(api.open_net("kth15", backend="onnx").runner) as runner:
+        (first, second), _, _ = runner(pictures)  # a net of 96x96, as the pictures
+    header, *lines = out.read_text().splitlines()
+    assert header == "RowId,Location"
+    assert [line.split(",")[0] for line in lines] == ["1", "2", "3", "4"]
+    wanted = [first[0, 0], first[0, 1], second[10, 0], second[14, 1]]
+    assert [float(line.split(",")[1]) for line in lines] == pytest.approx(wanted, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "said"),
+    [
+        ("IdLookupTable.csv", "RowId", "Row", "not the columns of Kaggle's IdLookupTable.csv"),
+        ("IdLookupTable.csv", "nose_tip_x", "nose_x", "no coordinate of Kaggle's 15 points: 'nose_x'"),
+        ("IdLookupTable.csv", "3,9", "3,8", "asks for image 8, which test.csv doesn't show"),
+        ("test.csv", "\n9,", "\n9,x", "asks for image 9, which test.csv doesn't show"),
+        ("test.csv", "ImageId", "Id", "neither the columns of Kaggle's training.csv nor of its test.csv"),
+    ],
+)
+def test_what_kaggles_tables_lack_is_one_line_and_status_2(
+    kaggle_files: tuple[Path, U8], file: str, old: str, new: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, _ = kaggle_files
+    (folder / file).write_text((folder / file).read_text().replace(old, new))
+    assert kaggle.main(["--data", str(folder), "--out", str(folder / "submission.csv")]) == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("error: ")
+    assert said in last
+    assert not (folder / "submission.csv").exists()
+
+
+def test_kaggle_asks_for_a_net_of_15_points(kaggle_files: tuple[Path, U8], capsys: pytest.CaptureFixture[str]) -> None:
+    folder, _ = kaggle_files
+    command = ["--data", str(folder), "--out", str(folder / "submission.csv")]
+    assert kaggle.main([*command, "--model", "lite-68"]) == 2
+    assert capsys.readouterr().err == "error: lite-68 finds ibug68 points; Kaggle asks for kaggle15's\n"
+    (folder / "test.csv").unlink()
+    assert kaggle.main(command) == 2
+    assert "test.csv: no such file" in capsys.readouterr().err

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -97,7 +97,8 @@ def _check(sample: Sample) -> None:
     # A chin or an ear may lie beyond the frame, and 300-W labels it there; half a face may not.
     inside = ((labelled > -0.5) & (labelled < (width - 0.5, height - 0.5))).all(axis=1)
     if inside.mean() < 0.5:
-        raise LivemarksError(f"{sample.name}: the face's box lies outside the {width}x{height} image")
+        few = f"{inside.sum()} of {len(labelled)} points lie on the {width}x{height} image"
+        raise LivemarksError(f"{sample.name}: {few}; a face takes half")
     spans = np.ptp(labelled, axis=0)
     if spans.max() > 2 * max(width, height):  # one wild point would make the face tiny in its canvas
         raise LivemarksError(f"{sample.name}: the face's box is longer than twice the {width}x{height} image")
@@ -118,7 +119,7 @@ def _points(values: Sequence[str], count: int, where: str) -> F32:
     return xy.astype(np.float32)
 
 
-def _rows(table: Path) -> Iterator[list[str]]:
+def read_rows(table: Path) -> Iterator[list[str]]:
     """The rows of a csv. Raises LivemarksError if it is missing, or a quote in it never ends, which swallows rows."""
     if not table.is_file():
         raise LivemarksError(f"{table}: no such file")
@@ -186,7 +187,7 @@ def _read_csv68(table: Path, images: Path, set: str) -> Read:
         xy = _points(row[1:], 68, row[0])
         return Sample(images / row[0], "ibug68", xy, re.sub(r"_\d+$", "", Path(row[0]).stem), set, row[0])
 
-    return _collect([row for row in list(_rows(table))[1:] if row], make)
+    return _collect([row for row in list(read_rows(table))[1:] if row], make)
 
 
 # --- IMM -------------------------------------------------------------------------------------------------------------
@@ -224,7 +225,7 @@ def to_nose1(xy58: NDArray[Any]) -> F32:
 
 # --- Kaggle Facial Keypoints Detection -------------------------------------------------------------------------------
 
-_KAGGLE_COLUMNS = [f"{point}_{axis}" for point in kaggle15.SCHEME.points for axis in "xy"]
+KAGGLE_COLUMNS = [f"{point}_{axis}" for point in kaggle15.SCHEME.points for axis in "xy"]
 _KAGGLE_SIDE = 96  # px
 
 
@@ -234,8 +235,8 @@ def read_kaggle(table: Path) -> Read:
     A missing label is an empty cell: NaN in `xy`; training takes two points at least. Rows of test.csv carry no label
     and their ImageId as name.
     """
-    header, *rows = list(_rows(table)) or [[]]
-    if header not in ([*_KAGGLE_COLUMNS, "Image"], ["ImageId", "Image"]):
+    header, *rows = list(read_rows(table)) or [[]]
+    if header not in ([*KAGGLE_COLUMNS, "Image"], ["ImageId", "Image"]):
         raise LivemarksError(f"{table.name}: neither the columns of Kaggle's training.csv nor of its test.csv")
     labelled = header[0] != "ImageId"
 
@@ -245,7 +246,7 @@ def read_kaggle(table: Path) -> Read:
         if len(row) != len(header):
             raise LivemarksError(f"{name}: {len(row)} cells, not {len(header)}")
         name = name if labelled else row[0]
-        cells = [cell or "nan" for cell in row[:-1]] if labelled else ["nan"] * len(_KAGGLE_COLUMNS)
+        cells = [cell or "nan" for cell in row[:-1]] if labelled else ["nan"] * len(KAGGLE_COLUMNS)
         xy = _points(cells, len(kaggle15.SCHEME), name)
         missing = np.isnan(xy).any(axis=1)
         xy[missing] = np.nan  # half a point is no point
@@ -265,29 +266,6 @@ def _greys(text: str, where: str) -> U8:
     if values.size != _KAGGLE_SIDE**2 or values.min() < 0 or values.max() > 255:
         raise LivemarksError(f"{where}: Image is not {_KAGGLE_SIDE**2} greys of 0..255")
     return values.astype(np.uint8).reshape(_KAGGLE_SIDE, _KAGGLE_SIDE)
-
-
-def write_submission(path: Path, lookup: Path, predictions: Mapping[str, NDArray[Any]]) -> None:
-    """Kaggle's submission (RowId, Location) for the rows that IdLookupTable.csv asks for.
-
-    predictions: ImageId, as in test.csv, -> (15, 2) px of the 96x96 image. Raises LivemarksError if one is missing or
-    not finite, or the table is none.
-    """
-    with lookup.open(encoding="utf-8", newline="") as lines:
-        asked = list(csv.DictReader(lines))
-    if not asked or not {"RowId", "ImageId", "FeatureName"} <= set(asked[0]):
-        raise LivemarksError(f"{lookup.name}: not Kaggle's IdLookupTable.csv")
-    column = {name: index for index, name in enumerate(_KAGGLE_COLUMNS)}
-    answers = []
-    for row in asked:
-        if row["ImageId"] not in predictions or row["FeatureName"] not in column:
-            raise LivemarksError(f"{lookup.name}: no prediction of {row['FeatureName']} in image {row['ImageId']}")
-        value = float(np.asarray(predictions[row["ImageId"]]).reshape(-1)[column[row["FeatureName"]]])
-        if not np.isfinite(value):
-            raise LivemarksError(f"image {row['ImageId']}: the predicted {row['FeatureName']} is {value}")
-        answers.append([row["RowId"], f"{value:.5f}"])
-    with path.open("w", encoding="utf-8", newline="") as out:
-        csv.writer(out, lineterminator="\n").writerows([["RowId", "Location"], *answers])
 
 
 def to_kaggle15(xy68: NDArray[Any]) -> F32:
