@@ -333,6 +333,32 @@ def test_shipped_nets_are_what_the_converter_makes(tmp_path: Path) -> None:
         assert made == shipped
 
 
+def test_what_cannot_be_converted_is_one_line_and_status_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("tflite", reason="pip install tflite")
+    from livemarks.train.blazeface import main
+
+    net = weights.shipped("face_detection_short_range.tflite")
+    empty, cut, text, result = (tmp_path / name for name in ("empty.tflite", "cut.tflite", "text.tflite", "net.onnx"))
+    empty.touch()
+    cut.write_bytes(net.read_bytes()[:3000])
+    text.write_text("not a net\n" * 1000)
+    result.write_text("an earlier one")
+    nowhere = tmp_path / "nowhere"
+    for source, target in (
+        (empty, result),
+        (cut, result),
+        (text, result),
+        (nowhere, result),
+        (net, nowhere / "a.onnx"),
+    ):
+        assert main([str(source), str(target)]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("error: ")
+        assert str(source if target is result else target) in line
+    assert result.read_text() == "an earlier one"
+    assert not list(tmp_path.glob("*.part"))
+
+
 @pytest.mark.parametrize("part", ["time", "same", "recall", "fit"])
 def test_the_bench_without_its_data_is_one_line_and_status_2(
     part: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

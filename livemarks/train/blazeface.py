@@ -1,14 +1,15 @@
 """MediaPipe's face detector nets as ONNX files: `python -m livemarks.train.blazeface IN.tflite OUT.onnx`.
 
-Needs the dev extra. The weights are copied as they are, float16; sparse ones are filled
-up with their zeros. The new graph takes `images` (1, S, S, 3) uint8 BGR, where the old one took RGB in [-1, 1], and
-gives `scores` (1, N), before the sigmoid, and `boxes` (1, N, 16).
+Needs the dev extra. The weights are copied as they are, float16; sparse ones are filled up with their zeros. The new
+graph takes `images` (1, S, S, 3) uint8 BGR, where the old one took RGB in [-1, 1], and gives `scores` (1, N), before the
+sigmoid, and `boxes` (1, N, 16).
 """
 
 from __future__ import annotations
 
 import argparse
-import os
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from livemarks.train._files import whole
 from livemarks.types import LivemarksError
 
 _OPSET = 18
@@ -223,20 +225,35 @@ class _Converter:
 
 
 def convert(source: Path, result: Path) -> None:
-    """Writes the net of a .tflite file as an .onnx file."""
-    model = _Converter(source.read_bytes()).run()
-    temporary = result.with_name(result.name + ".part")
-    temporary.write_bytes(model.SerializeToString(deterministic=True))
-    os.replace(temporary, result)
+    """Writes the net of a .tflite file as an .onnx file.
+
+    Raises LivemarksError, and leaves an earlier result as it was, if either can't be.
+    """
+    try:
+        model = _Converter(source.read_bytes()).run()
+    except (LivemarksError, OSError, ImportError):
+        raise
+    except Exception as error:  # tflite lets through whatever it meets in a file
+        raise LivemarksError(f"{source}: not a .tflite file such as BlazeFace's, or damaged") from error
+    with whole(result) as file:
+        file.write(model.SerializeToString(deterministic=True))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="MediaPipe's face detector nets as ONNX files")
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Converts what the arguments name; 2, and one line, if that can't be."""
+    parser = argparse.ArgumentParser(
+        prog="python -m livemarks.train.blazeface", description="MediaPipe's face detector nets as ONNX files"
+    )
     parser.add_argument("source", type=Path, help=".tflite file")
     parser.add_argument("result", type=Path, help=".onnx file to write")
-    args = parser.parse_args()
-    convert(args.source, args.result)
+    options = parser.parse_args(arguments)
+    try:
+        convert(options.source, options.result)
+    except (LivemarksError, OSError, ImportError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
