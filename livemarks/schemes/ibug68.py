@@ -1,12 +1,7 @@
 """The 68 points of iBUG 300-W (Sagonas et al., 2013), numbered from 0; left and right are the subject's own."""
 
+from livemarks.schemes._edges import path
 from livemarks.types import Scheme
-
-
-def _path(first: int, last: int, closed: bool = False) -> tuple[tuple[int, int], ...]:
-    line = tuple((i, i + 1) for i in range(first, last))
-    return (*line, (last, first)) if closed else line
-
 
 _POINTS = (
     *(f"jaw_{i}" for i in range(17)),  # from the right ear over the chin (8) to the left ear
@@ -35,15 +30,15 @@ SCHEME = Scheme(
     points=_POINTS,
     mirror=_MIRROR,
     edges=(
-        *_path(0, 16),
-        *_path(17, 21),
-        *_path(22, 26),
-        *_path(27, 30),
-        *_path(31, 35),
-        *_path(36, 41, closed=True),
-        *_path(42, 47, closed=True),
-        *_path(48, 59, closed=True),
-        *_path(60, 67, closed=True),
+        *path(0, 16),
+        *path(17, 21),
+        *path(22, 26),
+        *path(27, 30),
+        *path(31, 35),
+        *path(36, 41, closed=True),
+        *path(42, 47, closed=True),
+        *path(48, 59, closed=True),
+        *path(60, 67, closed=True),
     ),
     norm=((36,), (45,)),  # outer eye corners, as 300-W's own evaluation
     roll=((36, 37, 38, 39, 40, 41), (42, 43, 44, 45, 46, 47)),

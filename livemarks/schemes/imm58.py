@@ -4,13 +4,8 @@
 image; they are the only one-to-one matching within 6 px of 640x480.
 """
 
+from livemarks.schemes._edges import path
 from livemarks.types import Scheme
-
-
-def _path(first: int, last: int, closed: bool = False) -> tuple[tuple[int, int], ...]:
-    line = tuple((i, i + 1) for i in range(first, last))
-    return (*line, (last, first)) if closed else line
-
 
 _POINTS = (
     *(f"jaw_{i}" for i in range(13)),  # from the right cheek over the chin (6) to the left cheek
@@ -35,13 +30,13 @@ SCHEME = Scheme(
         *range(57, 46, -1),
     ),
     edges=(
-        *_path(0, 12),
-        *_path(13, 20, closed=True),
-        *_path(21, 28, closed=True),
-        *_path(29, 33),
-        *_path(34, 38),
-        *_path(39, 46, closed=True),
-        *_path(47, 57),
+        *path(0, 12),
+        *path(13, 20, closed=True),
+        *path(21, 28, closed=True),
+        *path(29, 33),
+        *path(34, 38),
+        *path(39, 46, closed=True),
+        *path(47, 57),
     ),
     norm=((21,), (13,)),  # outer eye corners
     roll=(tuple(range(21, 29)), tuple(range(13, 21))),
