@@ -25,13 +25,17 @@ _THINNEST_PX = 0.01
 
 def crop_affine(box: FaceBox, size_hw: tuple[int, int], margin: float) -> Affine:
     """Crop px -> frame px: upright along the box's roll, same centre, crop height = margin x the box's longer side."""
-    height, width = size_hw
     x1, y1, x2, y2 = box.xyxy.tolist()  # plain numbers: NumPy would take ten times as long for four
-    scale = margin * max(x2 - x1, y2 - y1) / height
-    cos, sin = scale * math.cos(box.roll_rad), scale * math.sin(box.roll_rad)
-    cx, cy = (x1 + x2) / 2, (y1 + y2) / 2
-    u, v = (width - 1) / 2, (height - 1) / 2
-    return Affine(np.array([[cos, -sin, cx - cos * u + sin * v], [sin, cos, cy - sin * u - cos * v]]))
+    scale = margin * max(x2 - x1, y2 - y1) / size_hw[0]
+    return placed(size_hw, ((x1 + x2) / 2, (y1 + y2) / 2), scale, box.roll_rad)
+
+
+def placed(size_hw: tuple[int, int], center_xy: tuple[float, float], scale: float, roll_rad: float) -> Affine:
+    """From an (h, w) picture's px to where they lie if it is scaled, turned, and its centre put at center_xy."""
+    u, v = (size_hw[1] - 1) / 2, (size_hw[0] - 1) / 2
+    x, y = center_xy
+    cos, sin = scale * math.cos(roll_rad), scale * math.sin(roll_rad)
+    return Affine(np.array([[cos, -sin, x - cos * u + sin * v], [sin, cos, y - sin * u - cos * v]]))
 
 
 def face_crop(image: U8, box: FaceBox, size_hw: tuple[int, int], margin: float) -> Crop:

@@ -11,7 +11,7 @@ from fractions import Fraction
 import cv2
 import numpy as np
 
-from livemarks.geometry import resample
+from livemarks.geometry import placed, resample
 from livemarks.types import F32, U8, Affine, Frame, SourceInfo
 
 # The portrait's height in frame heights, where it is at rest. All of it stays in sight but for its margins.
@@ -67,13 +67,8 @@ class Source:
             for name, (size, period_s) in _SWINGS.items()
         }
         scale = _REST * min(frame_width / width, frame_height / height) * math.exp(swing["size"])
-        cos, sin = scale * math.cos(swing["roll"]), scale * math.sin(swing["roll"])
-        x, y = (
-            frame_width * (0.5 + swing["x"]) - 0.5,
-            frame_height * (0.5 + swing["y"]) - 0.5,
-        )  # of the portrait's middle
-        u, v = (width - 1) / 2, (height - 1) / 2
-        return Affine(np.array([[cos, -sin, x - cos * u + sin * v], [sin, cos, y - sin * u - cos * v]]))
+        center_xy = frame_width * (0.5 + swing["x"]) - 0.5, frame_height * (0.5 + swing["y"]) - 0.5
+        return placed((height, width), center_xy, scale, swing["roll"])
 
     def __iter__(self) -> Iterator[Frame]:
         rate, live = self.info.fps or Fraction(1), self.info.live

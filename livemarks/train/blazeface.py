@@ -1,8 +1,8 @@
 """MediaPipe's face detector nets as ONNX files: `python -m livemarks.train.blazeface IN.tflite OUT.onnx`.
 
 Needs the dev extra. The weights are copied as they are, float16; sparse ones are filled up with their zeros. The new
-graph takes `images` (1, S, S, 3) uint8 BGR, where the old one took RGB in [-1, 1], and gives `scores` (1, N), before the
-sigmoid, and `boxes` (1, N, 16).
+graph takes `images` (1, S, S, 3) uint8 BGR, where the old one took RGB in [-1, 1], and gives `scores` (1, N), before
+the sigmoid, and `boxes` (1, N, 16).
 """
 
 from __future__ import annotations
