@@ -60,25 +60,14 @@ def measure_net(options: argparse.Namespace) -> Iterator[Row]:
 def floor(path: Path, seconds: float) -> dict[str, float]:
     """What one crop can't take less than on one thread of this CPU, whatever runs it: by arithmetic, and by memory.
 
-    GFLOP of its convolutions and matrix products, over the rate at which ONNX Runtime multiplies 512 x 512 matrices;
-    and its weights, as float32, over the rate at which a core copies memory (but mostly they stay in the cache).
+    The GFLOP on its card, over the rate at which ONNX Runtime multiplies 512 x 512 matrices; and its weights, as
+    float32, over the rate at which a core copies memory (but mostly they stay in the cache).
     """
     import onnx
     from onnx import helper
 
-    net = onnx.load(path)
-    net.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
-    graph = onnx.shape_inference.infer_shapes(net, data_prop=True).graph
-    values = [*graph.value_info, *graph.output]
-    shapes = {v.name: [d.dim_value for d in v.type.tensor_type.shape.dim] for v in values}
-    shapes |= {t.name: list(t.dims) for t in graph.initializer}
-    flops = 0
-    for node in graph.node:
-        if node.op_type == "Conv":
-            flops += 2 * int(np.prod(shapes[node.output[0]])) * int(np.prod(shapes[node.input[1]][1:]))
-        elif node.op_type in ("Gemm", "MatMul"):
-            flops += 2 * int(np.prod(shapes[node.output[0]])) * shapes[node.input[0]][-1]
-    numbers = sum(int(np.prod(tensor.dims)) for tensor in graph.initializer)
+    flops = 1e9 * weights.read_card(path).gflop
+    numbers = sum(int(np.prod(tensor.dims)) for tensor in onnx.load(path).graph.initializer)
 
     side = 512
     a, b, c = (helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [side, side]) for name in "abc")

@@ -266,7 +266,7 @@ class Card:
     arguments. scheme: the scheme's name. size_hw: input height and width in px. margin: the crop's height over the
     longer side of the face box. data, terms, command: what it was trained on, under which licence terms the weights may
     be used, and the command that trained them. scores: measured figures by name ("helen_test_nme_percent"). notes:
-    choices worth telling.
+    choices worth telling. gflop: the arithmetic for one crop, in 10^9 multiplications and additions; 0 if unknown.
     """
 
     name: str
@@ -280,6 +280,7 @@ class Card:
     scores: Mapping[str, float] = field(default_factory=dict)
     command: str = ""
     notes: str = ""
+    gflop: float = 0.0
 
     def __post_init__(self) -> None:
         height, width = self.size_hw

@@ -184,6 +184,7 @@ _FIELDS: dict[str, Callable[[Any], bool]] = {
     "scores": lambda value: isinstance(value, dict) and all(_is_number(score) for score in value.values()),
     "command": _is_text,
     "notes": _is_text,
+    "gflop": lambda value: _is_number(value) and value >= 0,
 }
 _REQUIRED = {"name", "architecture", "scheme", "size_hw", "margin"}
 

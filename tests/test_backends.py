@@ -326,14 +326,15 @@ def test_a_helper_that_does_not_come_is_not_waited_for(model: Path, monkeypatch:
     runner.close()
 
 
-def test_large_nets_get_a_second_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    small, large = tmp_path / "s.onnx", tmp_path / "l.onnx"
-    small.write_bytes(bytes(1000))
-    large.write_bytes(bytes(5 << 20))
+def test_nets_of_much_arithmetic_get_a_second_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    cards = {name: weights.read_card(weights.find(name)) for name in weights.names()}
+    assert all(card.gflop > 0 for card in cards.values())
+    large = {"heatmap-68", "resnet18-68", "resnet18-68-modern"}
     for cores, want in ((1, 1), (2, 2), (64, 2)):
         monkeypatch.setattr("os.sched_getaffinity", lambda _, n=cores: set(range(n)), raising=False)
-        assert onnx_backend.default_threads(large) == want
-        assert onnx_backend.default_threads(small) == 1
+        for name, card in cards.items():
+            assert onnx_backend.default_threads(card) == (want if name in large else 1), name
+    assert onnx_backend.default_threads(dataclasses.replace(cards["heatmap-68"], gflop=0.0)) == 1
 
 
 # --- Fixed batch sizes ------------------------------------------------------------------------------------------------

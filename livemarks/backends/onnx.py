@@ -43,32 +43,32 @@ def load(
     """A net on ONNX Runtime.
 
     device: auto, cpu, cuda, directml or coreml, as far as this build of ONNX Runtime has them. threads: None takes
-    default_threads(path), and a second one for half of the faces if there are several and the net is small. precision:
+    default_threads(card), and a second one for half of the faces if there are several and the net is small. precision:
     fp32 alone, as the graph has it.
     """
     available = onnxruntime.get_available_providers()
     device = choose("device", device, tuple(d for d, provider in _PROVIDERS.items() if provider in available), "onnx")
     choose("precision", precision, ("fp32",), "onnx")
-    halves = threads is None and device == "cpu" and _is_small(path) and _cores() > 1
-    return _Session(path, card, device, threads or default_threads(path), halves)
+    halves = threads is None and device == "cpu" and _is_small(card) and _cores() > 1
+    return _Session(path, card, device, threads or default_threads(card), halves)
 
 
-# Nets in files below this get one thread. Measured once by hand, on two cores, 10th percentiles, not spinning: an early
-# lite-68 took 1.2 ms on one thread and 1.2 ms on two, since each of its layers is over before a second thread has woken
-# up; but if another program kept a core busy, 1.8 ms on one and up to 6 ms on two, waiting for that thread. resnet18-68
-# (now 12 MB) took 19 ms on one, 10.5 ms on two. A rule and no measurement at start, so that two runs do the same.
-# Several faces are another matter: two threads that each run the small net on half of them wait for each other but
-# once. Four faces took 4.2 ms on one thread, 3.8 ms on two of ONNX Runtime's, 2.6 ms as halves; two 2.2, 1.9 and 1.4.
-_SMALL_BYTES = 4 << 20
+# Nets of less arithmetic than this get one thread. Measured once by hand, on two cores, 10th percentiles, not spinning:
+# an early lite-68 took 1.2 ms on one thread and 1.2 ms on two, since each of its layers is over before a second thread
+# has woken up; but if another program kept a core busy, 1.8 ms on one and up to 6 ms on two, waiting for that thread.
+# resnet18-68 (3.5 GFLOP) took 19 ms on one, 10.5 ms on two. A rule and no measurement at start, so that two runs do the
+# same. Several faces are another matter: two threads that each run the small net on half of them wait for each other
+# but once. Four faces took 4.2 ms on one thread, 3.8 ms on two of ONNX Runtime's, 2.6 as halves; two 2.2, 1.9 and 1.4.
+_SMALL_GFLOP = 0.5
 
 
-def default_threads(path: Path) -> int:
-    """One for a small net, two for a large one where there are two cores."""
-    return 1 if _is_small(path) else min(2, _cores())
+def default_threads(card: Card) -> int:
+    """One for a small net, or of unknown arithmetic, two for a large one where there are two cores."""
+    return 1 if _is_small(card) else min(2, _cores())
 
 
-def _is_small(path: Path) -> bool:
-    return path.stat().st_size < _SMALL_BYTES
+def _is_small(card: Card) -> bool:
+    return card.gflop < _SMALL_GFLOP
 
 
 def _cores() -> int:

@@ -9,6 +9,7 @@ float32 of them: a half or a quarter of the bytes, and the same float32 arithmet
 from __future__ import annotations
 
 import logging
+import math
 import warnings
 from collections.abc import Collection
 from dataclasses import replace
@@ -31,7 +32,7 @@ _LARGE = 50_000  # longer ones become int8
 
 
 def export(net: LandmarkNet, card: Card, path: Path) -> None:
-    """Writes `net` with `card` to `path` (through a temporary name). The batch size stays free.
+    """Writes `net` with `card`, and its gflop there, to `path` (through a temporary name). The batch size stays free.
 
     Raises LivemarksError if a weight doesn't fit float16.
     """
@@ -54,7 +55,7 @@ def export(net: LandmarkNet, card: Card, path: Path) -> None:
     model = program.model_proto
     _shrink(model.graph, net.state_dict().keys())
     del model.metadata_props[:]
-    onnx.helper.set_model_props(model, {CARD_KEY: card_to_json(card)})
+    onnx.helper.set_model_props(model, {CARD_KEY: card_to_json(replace(card, gflop=gflop(model)))})
     model.producer_name, model.doc_string = "livemarks", ""
     for node in model.graph.node:  # the exporter's stack traces name files of the machine it ran on
         del node.metadata_props[:]
@@ -75,6 +76,23 @@ def add_scores(path: Path, scores: dict[str, float]) -> None:
     model = onnx.load(path)
     onnx.helper.set_model_props(model, {CARD_KEY: card_to_json(replace(card, scores={**card.scores, **scores}))})
     _write(model, path)
+
+
+def gflop(model: onnx.ModelProto) -> float:
+    """What a net's convolutions and matrix products do for one crop, in 10^9 multiplications and additions."""
+    one = onnx.ModelProto()
+    one.CopyFrom(model)
+    one.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
+    graph = onnx.shape_inference.infer_shapes(one, data_prop=True).graph
+    shapes = {v.name: [d.dim_value for d in v.type.tensor_type.shape.dim] for v in (*graph.value_info, *graph.output)}
+    shapes |= {tensor.name: list(tensor.dims) for tensor in graph.initializer}
+    flops = 0
+    for node in graph.node:
+        if node.op_type == "Conv":
+            flops += 2 * math.prod(shapes[node.output[0]]) * math.prod(shapes[node.input[1]][1:])
+        elif node.op_type in ("Gemm", "MatMul"):
+            flops += 2 * math.prod(shapes[node.output[0]]) * shapes[node.input[0]][-1]
+    return round(flops / 1e9, 4)
 
 
 def _write(model: onnx.ModelProto, path: Path) -> None:
