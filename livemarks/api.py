@@ -11,6 +11,7 @@ import logging
 import math
 import os
 import sys
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from numbers import Integral, Real
 from pathlib import Path
@@ -149,11 +150,15 @@ def open_tracker(
     if smooth == "off" and extrapolate_s > 0:
         raise LivemarksError("extrapolation needs smoothing, and it is off: choose light, medium or strong")
     smoother = smoothing.preset(smooth, extrapolate_s)
-    if not isinstance(model, Net):
-        model = open_net(model, backend=backend, device=device, precision=precision, threads=threads)
-    landmarker = Landmarker(model.runner, model.card, model.scheme)
-    seeker = plugins.load("detectors", detector)(range, faces)
-    return Tracker(seeker, landmarker, smoother, faces=faces, rest_s=rest_s)
+    with ExitStack() as opened:  # closed if what comes next is refused
+        if not isinstance(model, Net):
+            model = open_net(model, backend=backend, device=device, precision=precision, threads=threads)
+            opened.callback(model.runner.close)
+        seeker = opened.enter_context(closing(plugins.load("detectors", detector)(range, faces)))
+        landmarker = Landmarker(model.runner, model.card, model.scheme)
+        tracker = Tracker(seeker, landmarker, smoother, faces=faces, rest_s=rest_s)
+        opened.pop_all()
+    return tracker
 
 
 def open_landmarks(path: str | Path, source: Source, net: Net) -> Sink:

@@ -228,6 +228,22 @@ def test_when_nothing_works_every_reason_is_told(monkeypatch: pytest.MonkeyPatch
         api.open_net(still_model())
 
 
+@pytest.mark.parametrize("refused", [{"faces": 99}, {"range": "nonsense"}, {"detector": "nobody"}])
+def test_a_tracker_that_is_refused_leaves_no_net_of_its_own_open(
+    refused: dict[str, Any], still_model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net = api.open_net(still_model())
+    closed: list[str] = []
+    monkeypatch.setattr(net.runner, "close", lambda: closed.append("closed"))
+    with pytest.raises(LivemarksError):
+        api.open_tracker(net, **refused)
+    assert not closed, "its owner may go on with it"
+    monkeypatch.setattr(api, "open_net", lambda *_, **__: net)
+    with pytest.raises(LivemarksError):
+        api.open_tracker("lite-68", **refused)
+    assert closed == ["closed"]
+
+
 @pytest.mark.parametrize("name", ["points.txt", "points", "points.json"])
 def test_landmarks_need_a_known_suffix(name: str) -> None:
     nothing: Any = SimpleNamespace()

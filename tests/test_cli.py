@@ -926,6 +926,13 @@ def test_completion_names_what_it_needs(run: Run, monkeypatch: pytest.MonkeyPatc
     assert "pip install shtab" in err[0]
 
 
+def test_completion_by_an_old_shtab_is_one_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shtab.SUPPORTED_SHELLS", ["bash", "zsh", "tcsh"])
+    status, _, err = run("completion", "fish")
+    assert status == 2
+    assert "doesn't know fish" in err
+
+
 @pytest.mark.parametrize("missing", ["torch", "onnxscript", "matplotlib"])
 def test_training_names_the_extra_before_it_begins(
     missing: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -18,5 +18,7 @@ def run(args: argparse.Namespace) -> int:
         shtab = import_module("shtab")
     except ModuleNotFoundError as error:
         raise LivemarksError("shell completion is made by shtab, which is not installed: pip install shtab") from error
+    if args.shell not in shtab.SUPPORTED_SHELLS:
+        raise LivemarksError(f"the shtab that is installed doesn't know {args.shell}: pip install --upgrade shtab")
     print(shtab.complete(args.parser, args.shell))
     return 0
