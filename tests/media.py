@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from fractions import Fraction
@@ -132,6 +132,38 @@ def _tone(pitch_hz: int, from_s: float, until_s: float) -> Iterable[AudioFrame]:
         frame.sample_rate, frame.pts = SOUND_HZ, start + round(from_s * SOUND_HZ)
         frame.time_base = Fraction(1, SOUND_HZ)
         yield frame
+
+
+def move(path: Path, clip: Path, shift_s: Callable[[float], int]) -> Path:
+    """Copies a clip, each packet moved by so many seconds, which shift_s tells from its time."""
+    muxer: Any
+    with av.open(str(path), "w") as muxer, av.open(str(clip)) as reader:
+        streams = [muxer.add_stream_from_template(stream) for stream in reader.streams]
+        for packet in reader.demux():
+            if packet.dts is not None and packet.pts is not None:
+                shift = round(shift_s(float(packet.dts * packet.time_base)) / packet.time_base)
+                packet.dts, packet.pts, packet.stream = (
+                    packet.dts + shift,
+                    packet.pts + shift,
+                    streams[packet.stream_index],
+                )
+                muxer.mux(packet)
+    return path
+
+
+def flv_tags(data: bytearray, kind: int) -> list[int]:
+    """Where the tags of an FLV file begin that hold packets; kind: 8 for sound, 9 for video.
+
+    A tag is one byte of kind, three of size, three of time in milliseconds, one with the time's highest bits, and so on
+    (Adobe's specification, E.4.1).
+    """
+    found = []
+    at = 13
+    while at + 11 < len(data):
+        if data[at] == kind:
+            found.append(at)
+        at += 15 + int.from_bytes(data[at + 1 : at + 4], "big")
+    return found
 
 
 def join(path: Path, *clips: Path) -> Path:

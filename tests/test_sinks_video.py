@@ -142,6 +142,58 @@ def test_damaged_sound_costs_no_frame(tmp_path: Path) -> None:
     assert sink.notices == ["some of the sound is damaged and was left out"]
 
 
+@pytest.mark.parametrize("count", [20, 50])
+@pytest.mark.parametrize("later_s", [0, 7200])
+def test_joined_recordings_keep_their_sound(tmp_path: Path, count: int, later_s: int) -> None:
+    one = media.make_clip(tmp_path / "a.ts", count, sounds=1)
+    two = media.move(tmp_path / "b.ts", one, lambda _: later_s)
+    (tmp_path / "joined.ts").write_bytes(one.read_bytes() + two.read_bytes())
+    source = Source(str(tmp_path / "joined.ts"))
+    sink = Sink(str(tmp_path / "out.mp4"), source.info)
+    media.copy(source, sink)
+    after = media.look(tmp_path / "out.mp4")
+    first, second = after.times[:count], after.times[count:]
+    assert np.diff([float(t) for t in after.times]) == pytest.approx([1 / 25] * (2 * count - 1), abs=1e-4)
+    sound = after.sounds[0]
+    lost = 2 * len(media.look(one).sounds[0]) - len(sound)
+    assert lost <= 3  # which the first one's end overlaps
+    assert len(sink.notices) == (lost > 0)
+    starts = {data: t for t, data in reversed(sound)}
+    again = [t - starts[data] for t, data in sound if t > second[0]]
+    assert len(again) > 20
+    assert [float(step) for step in again] == pytest.approx([float(second[0] - first[0])] * len(again), abs=1e-3)
+
+
+def test_sound_goes_on_after_a_gap_of_hours(tmp_path: Path) -> None:
+    clip = media.make_clip(tmp_path / "a.mp4", 50, sounds=1, options={"bf": "0", "g": "25"})
+    clip = media.move(tmp_path / "in.mkv", clip, lambda t_s: 7200 * (t_s > 0.99))
+    source = Source(str(clip))
+    sink = Sink(str(tmp_path / "out.mp4"), source.info)
+    media.copy(source, sink)
+    before, after = media.look(clip), media.look(tmp_path / "out.mp4")
+    assert after.times == before.times
+    assert after.times[-1] > 7200
+    assert len(before.sounds[0]) - len(after.sounds[0]) <= 1
+    assert sink.notices == []
+
+
+@pytest.mark.parametrize("kind", [8, 9])
+def test_one_wrong_time_stamp_costs_no_more_sound(tmp_path: Path, kind: int) -> None:
+    clip = media.make_clip(tmp_path / "in.flv", 50, sounds=1, options={"bf": "0"})
+    before = media.look(clip)
+    data = bytearray(clip.read_bytes())
+    data[media.flv_tags(data, kind)[30] + 7] = 99
+    clip.write_bytes(data)
+    source = Source(str(clip))
+    sink = Sink(str(tmp_path / "out.mp4"), source.info)
+    media.copy(source, sink)
+    after = media.look(tmp_path / "out.mp4")
+    assert [media.number(image) for image in after.images] == list(range(50))
+    assert len(before.sounds[0]) - len(after.sounds[0]) == (kind == 8)
+    assert after.sounds[0][-1][0] == pytest.approx(before.sounds[0][-1][0], abs=0.03)
+    assert sink.notices == (["some of the sound has wrong time stamps and was left out"] if kind == 8 else [])
+
+
 def test_sound_that_the_format_cannot_hold_is_told(tmp_path: Path) -> None:
     clip = media.make_clip(tmp_path / "in.avi", 25, codec="mpeg4", options={}, sounds=1, sound_codec="pcm_alaw")
     source = Source(str(clip))

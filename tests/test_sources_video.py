@@ -97,7 +97,7 @@ def test_a_time_stamp_in_the_far_future_is_not_believed(tmp_path: Path) -> None:
     """FLV keeps the high byte of a time stamp in a byte of its own."""
     path = media.make_clip(tmp_path / "a.flv", 20, options={"bf": "0"})
     data = bytearray(path.read_bytes())
-    at = tags(data)[10]
+    at = media.flv_tags(data, 9)[10]
     data[at + 7] = 99
     path.write_bytes(data)
     images, times, source = read(path)
@@ -109,23 +109,12 @@ def test_a_time_stamp_in_the_far_future_is_not_believed(tmp_path: Path) -> None:
 def test_a_time_stamp_that_runs_backwards_is_put_right(tmp_path: Path) -> None:
     path = media.make_clip(tmp_path / "a.flv", 20, options={"bf": "0"})
     data = bytearray(path.read_bytes())
-    at = tags(data)[15] + 4
+    at = media.flv_tags(data, 9)[15] + 4
     data[at : at + 3] = (200).to_bytes(3, "big")
     path.write_bytes(data)
     _, times, source = read(path)
     assert np.diff(times) == pytest.approx([1 / 25] * 19, abs=0.002)
     assert source.notices == [f"{path}: 1 frame had no time stamp, or a wrong one; mended"]
-
-
-def tags(data: bytearray) -> list[int]:
-    """Where the tags of an FLV file with video packets begin (Adobe's specification, E.4.1)."""
-    found = []
-    at = 13
-    while at + 11 < len(data):
-        if data[at] == 9:
-            found.append(at)
-        at += 15 + int.from_bytes(data[at + 1 : at + 4], "big")
-    return found
 
 
 def test_missing_time_stamps_are_made_from_the_rate(tmp_path: Path) -> None:

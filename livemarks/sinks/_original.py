@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
 
 import av
 from av.error import FFmpegError
+from av.format import Flags
 from av.packet import Packet
+from av.stream import Stream
 
 from livemarks.clocks import zero_s
 
@@ -18,18 +21,34 @@ _SLACK_S = 1e-6
 # Most mp4 as a whole have 1000 ticks a second, so an end that differs by less than two is none.
 _EDIT_S = 0.002
 
-# A packet of sound further ahead than this has a damaged time stamp; sources.video trusts frames as far.
-_AHEAD_S = 3600.0
+# A packet further back than this, or further ahead in a film that isn't as long, is of another recording, or has a
+# damaged time stamp; sources.video trusts pictures as far.
+_BACK_S, _AHEAD_S = 0.2, 3600.0
+
+# So many packets of sound wait for the pictures of their recording: two seconds of AAC.
+_MOST_WAITING = 100
 
 
 class Original:
-    """The file that the frames came from, read alongside: for its sound, and for how long its last picture lasts."""
+    """The file that the frames came from, read alongside: for its sound, and for how long its last picture lasts.
+
+    lost: True if there was sound of which nobody can tell when it is to be heard.
+    """
 
     def __init__(self, path: str) -> None:
         self._container = av.open(f"file:{path}", metadata_errors="replace")
         self.sound = self._container.streams.audio
         self._pictures = self._container.streams.best("video")
+        self.lost = False
         self._zero_s = zero_s(self._container)
+        # Of formats whose clock may jump, the duration is FFmpeg's guess from the stamps themselves.
+        jumps = self._container.format.flags & Flags.ts_discont.value
+        ends = (self._container.start_time or 0) + (self._container.duration or 0)
+        self._end_s = 0.0 if jumps else ends / av.time_base
+        rate = self._pictures and (self._pictures.average_rate or self._pictures.guessed_rate)
+        self._frame_s = float(1 / (rate or 25))  # as in sources.video
+        self._shift_s: defaultdict[Stream | None, float] = defaultdict(float)  # of the recording that a stream is at
+        self._latest_s: dict[Stream, float] = {}  # when a stream's latest packet starts
         self._picture_s, self._duration_s = -math.inf, 0.0  # the latest picture met so far
         self._packets = self._read()
         self._next = next(self._packets, None)
@@ -55,27 +74,61 @@ class Original:
         return frame_s, sound + tail
 
     def _read(self) -> Iterator[Packet[Any]]:
-        """All packets that are whole, with times as the source gives them to frames."""
+        """All packets, but no damaged sound, with times as the source gives them to frames."""
         pictures = [] if self._pictures is None else [self._pictures]
-        latest_s: float | None = None
+        waiting: list[Packet[Any]] = []
         try:
             for packet in self._container.demux(*pictures, *self.sound):
-                start_s = _start_s(packet)
-                latest_s = start_s if latest_s is None else latest_s
-                if packet.dts is None or packet.is_corrupt or start_s > latest_s + _AHEAD_S:
+                picture = packet.stream is self._pictures
+                if packet.dts is None or (packet.is_corrupt and not picture):
                     continue
-                latest_s = max(latest_s, start_s)
                 zero = round(self._zero_s / packet.time_base)
                 packet.dts -= zero
                 packet.pts = packet.dts if packet.pts is None else packet.pts - zero
-                if packet.stream is self._pictures and not packet.is_discard:
-                    self._note(packet)
-                yield packet
+                due = [packet]
+                if picture:
+                    due, waiting = [packet, *waiting], []
+                for one in due:
+                    if self._place(one):
+                        yield one
+                    else:
+                        waiting.append(one)
+                self.lost = self.lost or len(waiting) > _MOST_WAITING
+                del waiting[_MOST_WAITING:]
         except FFmpegError:
-            return  # damaged here; the source says so
+            pass  # damaged here; the source says so
+        self.lost = self.lost or len(waiting) > 0
+
+    def _place(self, packet: Packet[Any]) -> bool:
+        """Sets a packet's time to that of the film. False if it has none there, or not before a picture tells.
+
+        Recordings that were joined follow each other by a frame, and their sound keeps to the pictures.
+        """
+        stream = packet.stream
+        shift_s = self._shift_s[stream]
+        if not self._fits(packet, shift_s):
+            if stream is self._pictures:
+                shift_s = max(self._picture_s, self._latest_s[stream]) + self._frame_s - _shown_s(packet)
+            else:
+                shift_s = self._shift_s[self._pictures]
+                if not self._fits(packet, shift_s):
+                    return False
+            self._shift_s[stream] = shift_s
+        shift = round(shift_s / packet.time_base)
+        packet.dts, packet.pts = (packet.dts or 0) + shift, (packet.pts or 0) + shift
+        self._latest_s[stream] = max(_start_s(packet), self._latest_s.get(stream, -math.inf))
+        if stream is self._pictures and not packet.is_discard:
+            self._note(packet)
+        return True
+
+    def _fits(self, packet: Packet[Any], shift_s: float) -> bool:
+        start_s = _start_s(packet) + shift_s
+        latest_s = self._latest_s.get(packet.stream, start_s)
+        most_s = max(latest_s + _AHEAD_S, self._picture_s + _AHEAD_S, self._end_s)
+        return latest_s - _BACK_S < start_s <= most_s
 
     def _note(self, picture: Packet[Any]) -> None:
-        start_s = float((picture.pts or 0) * picture.time_base)
+        start_s = _shown_s(picture)
         if start_s <= self._picture_s:
             return
         self._picture_s, self._duration_s = start_s, float((picture.duration or 0) * picture.time_base)
@@ -88,3 +141,7 @@ class Original:
 
 def _start_s(packet: Packet[Any]) -> float:
     return float((packet.dts or 0) * packet.time_base)
+
+
+def _shown_s(picture: Packet[Any]) -> float:
+    return float((picture.pts or 0) * picture.time_base)

@@ -196,6 +196,7 @@ class _Film:
         self._from_0 = format == "matroska"
         self._tracks: dict[int, Stream] = {}  # of sound, by the original's stream index
         self._dts: dict[int, int] = {}  # the newest of each
+        self._backwards_s = 0.0  # sound that was left out, because other sound at its time came before it
         for number, stream in enumerate(original.sound if original is not None else (), start=1):
             try:
                 layout = _missing_layout(stream, format)
@@ -238,6 +239,10 @@ class _Film:
             if self._original is not None:
                 duration_s, sound = self._original.ending(self._t_s, self._frame_s)
                 self._copy(sound)
+                if self._original.lost:
+                    self._note("some of the sound has wrong time stamps and was left out")
+            if self._backwards_s > 0:
+                self._note(f"{self._backwards_s:.2f} s of the sound run backwards in time and were left out")
             self._encode(None)
             if self._held is not None:
                 self._held.duration = min(max(1, round(Fraction(duration_s) / self._tick_s)), self._longest)
@@ -269,7 +274,7 @@ class _Film:
                     continue
                 packet.pts = packet.dts = 0
             if packet.dts <= self._dts.get(track.index, -sys.maxsize):
-                self._note("some of the sound runs backwards in time and was left out")
+                self._backwards_s += float((packet.duration or 0) * packet.time_base)
                 continue
             self._dts[track.index] = packet.dts
             packet.stream = track
