@@ -367,7 +367,8 @@ class Runner(Protocol):
     label: str
 
     def __call__(self, crops: U8) -> tuple[F32, F32, F32]:
-        """crops (B, H, W, 3) uint8 BGR, B >= 1 -> xy (B, N, 2), sigma (B, N) in crop px, presence (B,) in 0..1."""
+        """crops (B, H, W, 3) uint8 BGR, B >= 1 -> xy (B, N, 2) and sigma (B, N), above 0, in crop px, presence (B,) in
+        0..1; all finite."""
         ...
 
     def close(self) -> None: ...
