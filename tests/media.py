@@ -178,7 +178,7 @@ def join(path: Path, *clips: Path) -> Path:
                 if packet.dts is not None:
                     packet.stream = streams[packet.stream_index]
                     packets.append(packet)
-        for packet in sorted(packets, key=lambda packet: packet.dts * packet.time_base):
+        for packet in sorted(packets, key=lambda packet: (packet.dts or 0) * packet.time_base):
             muxer.mux(packet)
     return path
 

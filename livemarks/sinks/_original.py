@@ -9,7 +9,6 @@ from typing import Any
 
 import av
 from av.error import FFmpegError
-from av.format import Flags
 from av.packet import Packet
 from av.stream import Stream
 
@@ -24,6 +23,9 @@ _EDIT_S = 0.002
 # A packet further back than this, or further ahead in a film that isn't as long, is of another recording, or has a
 # damaged time stamp; sources.video trusts pictures as far.
 _BACK_S, _AHEAD_S = 0.2, 3600.0
+
+# FFmpeg's flag AVFMT_TS_DISCONT of formats whose clock may jump: their duration is its guess from the stamps themselves.
+_JUMPS = 0x0200
 
 # So many packets of sound wait for the pictures of their recording: two seconds of AAC.
 _MOST_WAITING = 100
@@ -41,14 +43,13 @@ class Original:
         self._pictures = self._container.streams.best("video")
         self.lost = False
         self._zero_s = zero_s(self._container)
-        # Of formats whose clock may jump, the duration is FFmpeg's guess from the stamps themselves.
-        jumps = self._container.format.flags & Flags.ts_discont.value
+        jumps = self._container.format.flags & _JUMPS
         ends = (self._container.start_time or 0) + (self._container.duration or 0)
         self._end_s = 0.0 if jumps else ends / av.time_base
         rate = self._pictures and (self._pictures.average_rate or self._pictures.guessed_rate)
         self._frame_s = float(1 / (rate or 25))  # as in sources.video
         self._shift_s: defaultdict[Stream | None, float] = defaultdict(float)  # of the recording that a stream is at
-        self._latest_s: dict[Stream, float] = {}  # when a stream's latest packet starts
+        self._latest_s: dict[Stream | None, float] = {}  # when a stream's latest packet starts
         self._picture_s, self._duration_s = -math.inf, 0.0  # the latest picture met so far
         self._packets = self._read()
         self._next = next(self._packets, None)

@@ -17,7 +17,6 @@ import av
 from av.buffer import Buffer
 from av.container import InputContainer
 from av.error import FFmpegError
-from av.format import Flags
 from av.packet import Packet
 from av.stream import Disposition, Stream
 from av.video.frame import VideoFrame
@@ -37,6 +36,9 @@ _ROUNDING_S = 0.25
 
 # A duration counts from 0 in these formats, and not from where the film starts; with FLV that is up to its writer.
 _FROM_0 = ("asf", "flv", "matroska,webm", "nut")
+
+# FFmpeg's flag AVFMT_TS_DISCONT of formats whose clock may jump: their duration is its guess from the stamps themselves.
+_JUMPS = 0x0200
 
 # Counter-clockwise, as PyAV counts.
 _QUARTER_TURNS: tuple[Turn, ...] = ((1, 0, 0, 1), (0, -1, 1, 0), (-1, 0, 0, -1), (0, 1, -1, 0))
@@ -119,8 +121,7 @@ class Source:
         streams = (self._stream, *self._container.streams.audio)
         promised_s = max(_span_s(self._container, stream)[1] for stream in streams)
         canvas: Canvas | None = None
-        # Of formats whose clock may jump, the duration is FFmpeg's guess from the stamps themselves.
-        jumps = self._container.format.flags & Flags.ts_discont.value
+        jumps = self._container.format.flags & _JUMPS
         clock = Clock(self._time_base, fps, end_s=0.0 if jumps else promised_s)
         for packet in itertools.chain(self._demux(), [None]):  # None makes the decoder hand out what it holds back
             try:
