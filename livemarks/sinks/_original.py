@@ -24,7 +24,7 @@ _EDIT_S = 0.002
 # damaged time stamp; sources.video trusts pictures as far.
 _BACK_S, _AHEAD_S = 0.2, 3600.0
 
-# FFmpeg's flag AVFMT_TS_DISCONT of formats whose clock may jump: their duration is its guess from the stamps themselves.
+# FFmpeg's flag AVFMT_TS_DISCONT of formats whose clock may jump: their duration is its guess from their stamps.
 _JUMPS = 0x0200
 
 # So many packets of sound wait for the pictures of their recording: two seconds of AAC.

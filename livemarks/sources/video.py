@@ -37,7 +37,7 @@ _ROUNDING_S = 0.25
 # A duration counts from 0 in these formats, and not from where the film starts; with FLV that is up to its writer.
 _FROM_0 = ("asf", "flv", "matroska,webm", "nut")
 
-# FFmpeg's flag AVFMT_TS_DISCONT of formats whose clock may jump: their duration is its guess from the stamps themselves.
+# FFmpeg's flag AVFMT_TS_DISCONT of formats whose clock may jump: their duration is its guess from their stamps.
 _JUMPS = 0x0200
 
 # Counter-clockwise, as PyAV counts.
@@ -96,6 +96,8 @@ class Source:
             path=path if os.path.isfile(path) else None,  # a pipe can't be read a second time for its sound
             time_base=self._time_base,
         )
+        if self._input is not None and self._container.streams.audio:
+            self.notices.append(f"{name} is read only once, so a video of it has no sound; name the file to keep it")
 
     def __iter__(self) -> Iterator[Frame]:
         while True:
