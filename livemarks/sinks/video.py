@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import sys
 from collections.abc import Iterable
@@ -13,12 +12,12 @@ from typing import Any
 import av
 import cv2
 import numpy as np
-from av.audio.stream import AudioStream
 from av.error import FFmpegError
 from av.packet import Packet
 from av.stream import Stream
 from av.video.frame import VideoFrame
 
+from livemarks.sinks._layout import missing_layout
 from livemarks.sinks._original import Original
 from livemarks.sinks._output import Clock, Draft
 from livemarks.types import U8, LivemarksError, Result, SourceInfo, Tally
@@ -52,19 +51,6 @@ _FPS = Fraction(30)
 
 # FFmpeg's numbers for the colours that cv2 makes (AVCOL_SPC_SMPTE170M, AVCOL_RANGE_MPEG); players would guess.
 _BT601, _LIMITED = 6, 1
-
-# By FFmpeg's name for PCM without an order of channels, as AVI and Matroska have it: the order that FLAC gives so many
-# (RFC 9639, 9.1.3). Lt/Rt is stereo to whoever has no decoder for it; mp4 has no word for it.
-_LAYOUTS = {
-    "2 channels": "stereo",
-    "3 channels": "3.0",
-    "4 channels": "quad",
-    "5 channels": "5.0",
-    "6 channels": "5.1",
-    "7 channels": "6.1",
-    "8 channels": "7.1",
-    "downmix": "stereo",
-}
 
 # The least ticks a second of an mp4 as a whole.
 _MOVIE_HZ = 48_000
@@ -199,7 +185,7 @@ class _Film:
         self._backwards_s = 0.0  # sound that was left out, because other sound at its time came before it
         for number, stream in enumerate(original.sound if original is not None else (), start=1):
             try:
-                layout = _missing_layout(stream, format)
+                layout = missing_layout(stream, format)
                 track = self._muxer.add_stream_from_template(stream)
             except ValueError as error:
                 self._note(f"sound track {number} was left out: {error}")
@@ -289,30 +275,6 @@ class _Film:
         """Once."""
         if line not in self._notices:
             self._notices.append(line)
-
-
-def _missing_layout(stream: AudioStream, format: str) -> str | None:
-    """What to call the channels of PCM that mp4 refuses as they are; None if sound is taken. ValueError if it can't be.
-
-    Tried out on a file of its own, because the film's header is so late that all would be lost with it. That of PCM is
-    written at once; for AC-3, FFmpeg has to see a packet first.
-    """
-    if stream.codec_context is None:
-        return None
-    codec = stream.codec_context.name
-    pcm = codec.startswith("pcm_")
-    options = {"movflags": "empty_moov" if pcm else "delay_moov"}
-    with av.open(io.BytesIO(), "w", format=format, container_options=options) as trial:
-        context = trial.add_stream_from_template(stream).codec_context
-        try:
-            trial.start_encoding()
-        except FFmpegError:
-            name = context.layout.name
-            context.layout = "mono"  # PyAV has just freed a list of channels that it doesn't own, and would once more
-            if pcm and name in _LAYOUTS:
-                return _LAYOUTS[name]
-            raise ValueError(f"'{format}' format does not support {name if pcm else repr(codec) + ' codec'}") from None
-    return None
 
 
 def _plays(path: str) -> bool:
