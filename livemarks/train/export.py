@@ -28,7 +28,7 @@ from livemarks.weights import CARD_KEY, INT8_SCALE, card_to_json, read_card
 
 _OPSET = 18
 _SMALL = 64  # numbers; shorter ones stay float32
-_LARGE = 50_000  # longer ones become int8
+_LARGE = 1 << 16  # longer ones become int8; a shape layer (models/_net.py) is not as long, and would lose too much
 
 
 def export(net: LandmarkNet, card: Card, path: Path) -> None:
