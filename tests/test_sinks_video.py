@@ -164,6 +164,20 @@ def test_joined_recordings_keep_their_sound(tmp_path: Path, count: int, later_s:
     assert [float(step) for step in again] == pytest.approx([float(second[0] - first[0])] * len(again), abs=1e-3)
 
 
+def test_sound_that_no_header_tells_of_costs_no_frame(tmp_path: Path) -> None:
+    """FLV whose first sound comes after FFmpeg has looked at what there is."""
+    path = media.make_clip(tmp_path / "in.flv", 250, options={"bf": "0"})
+    data = bytearray(media.make_clip(tmp_path / "sound.flv", 1, sounds=1, options={"bf": "0"}).read_bytes())
+    with path.open("ab") as file:
+        for at in media.flv_tags(data, 8):
+            file.write(data[at : at + 15 + int.from_bytes(data[at + 1 : at + 4], "big")])
+    with av.open(str(path)) as container:
+        assert not container.streams.audio
+    source = Source(str(path))
+    media.copy(source, Sink(str(tmp_path / "out.mp4"), source.info))
+    assert [media.number(image) for image in media.look(tmp_path / "out.mp4").images] == list(range(250))
+
+
 def test_sound_goes_on_after_a_gap_of_hours(tmp_path: Path) -> None:
     clip = media.make_clip(tmp_path / "a.mp4", 50, sounds=1, options={"bf": "0", "g": "25"})
     clip = media.move(tmp_path / "in.mkv", clip, lambda t_s: 7200 * (t_s > 0.99))
@@ -213,7 +227,7 @@ def test_one_track_that_the_format_cannot_hold_costs_no_other(tmp_path: Path) ->
     before, after = media.look(clip), media.look(tmp_path / "out.mov")
     assert len(after.images) == 25
     assert [[data for _, data in sound] for sound in after.sounds] == [[data for _, data in before.sounds[1]]]
-    assert sink.notices == ["sound track 1 was left out: 'mov' format does not support 'flac' codec"]
+    assert sink.notices == ["sound track 1 was left out: 'mov' format does not support this 'flac'"]
 
 
 def test_odd_sizes_gain_a_pixel(tmp_path: Path) -> None:

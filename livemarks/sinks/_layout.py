@@ -43,5 +43,5 @@ def missing_layout(stream: AudioStream, format: str) -> str | None:
             context.layout = "mono"  # PyAV has just freed a list of channels that it doesn't own, and would once more
             if pcm and name in _LAYOUTS:
                 return _LAYOUTS[name]
-            raise ValueError(f"'{format}' format does not support {name if pcm else repr(codec) + ' codec'}") from None
+            raise ValueError(f"'{format}' format does not support {name if pcm else f'this {codec!r}'}") from None
     return None

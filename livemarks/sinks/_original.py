@@ -96,8 +96,8 @@ class Original:
                         waiting.append(one)
                 self.lost = self.lost or len(waiting) > _MOST_WAITING
                 del waiting[_MOST_WAITING:]
-        except FFmpegError:
-            pass  # damaged here; the source says so
+        except (FFmpegError, IndexError):
+            pass  # damaged here, which the source says, or at the end, as in sources.video
         self.lost = self.lost or len(waiting) > 0
 
     def _place(self, packet: Packet[Any]) -> bool:
@@ -123,8 +123,10 @@ class Original:
         return True
 
     def _fits(self, packet: Packet[Any], shift_s: float) -> bool:
+        latest_s = self._latest_s.get(packet.stream)
+        if latest_s is None:
+            return True
         start_s = _start_s(packet) + shift_s
-        latest_s = self._latest_s.get(packet.stream, start_s)
         most_s = max(latest_s + _AHEAD_S, self._picture_s + _AHEAD_S, self._end_s)
         return latest_s - _BACK_S < start_s <= most_s
 

@@ -156,6 +156,8 @@ class Source:
                     yield packet
         except FFmpegError as error:
             self._why = error.strerror or ""
+        except IndexError:
+            pass  # PyAV trips behind the last packet, if a stream began in the middle of the file
         if self._input is not None and self._input.interrupted:
             raise KeyboardInterrupt
 
