@@ -403,6 +403,21 @@ def test_what_cannot_be_written_is_refused_before_any_work(tmp_path: Path, why: 
     assert sorted(tmp_path.iterdir()) == before
 
 
+def test_a_first_frame_that_fails_costs_no_earlier_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> None:
+        raise MemoryError
+
+    source = Source(str(media.make_clip(tmp_path / "in.mp4")))
+    out = tmp_path / "out.mp4"
+    out.write_bytes(b"of an earlier run")
+    sink = Sink(str(out), source.info)
+    monkeypatch.setattr("livemarks.sinks.video.cv2.cvtColor", fail)
+    with pytest.raises(MemoryError):
+        media.copy(source, sink)
+    assert out.read_bytes() == b"of an earlier run"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.mp4", "out.mp4"]
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a folder that only root may write to")
 def test_a_folder_that_may_not_be_written() -> None:
     user = os.geteuid()

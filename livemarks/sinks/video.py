@@ -116,7 +116,7 @@ class Sink:
             self._film.finish()
         except FFmpegError as error:
             failure = error
-        kept = (failure is None and not self._broken) or _plays(self._draft.path)
+        kept = (failure is None and not self._broken and not self._film.is_empty) or _plays(self._draft.path)
         if kept:
             self._draft.keep()
         else:
@@ -197,6 +197,11 @@ class _Film:
         self._muxer.start_encoding()
         self._longest = int(_MOST_TICKS * (self._pictures.time_base or tick_s) / tick_s)  # that a frame can stay
 
+    @property
+    def is_empty(self) -> bool:
+        """No picture was taken yet."""
+        return self._yuv is None
+
     def add(self, image: U8, t_s: float) -> None:
         """An image, and the sound up to it."""
         tick = max(round(Fraction(t_s) / self._tick_s), self._tick + 1)  # a camera may give two within one tick
@@ -218,7 +223,7 @@ class _Film:
 
     def finish(self) -> None:
         """Writes what is still held back, and closes the file, come what may."""
-        if self._yuv is None:  # FFmpeg crashes where it closes an mp4 in fragments that has none; this costs a handle
+        if self.is_empty:  # FFmpeg crashes where it closes an mp4 in fragments that has none; this costs a handle
             return
         try:
             duration_s = self._frame_s
