@@ -127,7 +127,7 @@ def test_a_stage_can_train_on_smaller_crops(pack: Path, tmp_path: Path, monkeypa
         sets=("afw",), steps=4, lr=1e-3, batch=4, size_hw=(32, 32), teacher=("self",), trust=0.5, spoil=0.5
     )
     made = _recipe(architecture="resnet18", options={}, size_hw=(64, 64), stages=(small, replace(small, size_hw=None)))
-    seen, look_at = [], learner.validate
+    seen, look_at = [], validate.validate
     trained, pixels, itself, mse = [], LandmarkNet.pixels, teach.itself, losses.mse
     taught: list[tuple[int, int]] = []
 
