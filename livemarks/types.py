@@ -337,6 +337,9 @@ class Source(Protocol):
     raises LivemarksError for trouble the user can mend. `notices` collects, while it runs, lines the user should read
     afterwards (a damaged file's lost frames). `close` may be called from any thread, at any time and more than once; it
     releases the device and makes a blocked read end soon.
+
+    Optional: `damaged`, whether something is missing (without it, any notice of a source that isn't live means so, and
+    exit status 2); `status`, a line on what is wrong at the moment; `names`, of images, by index.
     """
 
     info: SourceInfo
@@ -387,7 +390,8 @@ class Sink(Protocol):
 
     wants_pixels: True if `write` needs the drawn image; otherwise it may get None and no time is spent on drawing.
     `write` may raise Stop to end the run. `close` finishes what was written and is called exactly once, also after an
-    error; a sink that wrote nothing leaves nothing behind.
+    error; a sink that wrote nothing leaves nothing behind. Optional: `notices`, as of a Source; `stage`, its name in
+    timings; `idle`, see pipeline.Idler.
     """
 
     wants_pixels: bool

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import sys
 import threading
 from collections.abc import Callable
 from fractions import Fraction
@@ -75,6 +76,16 @@ def test_an_unknown_name_is_told_with_the_choices(kind: str) -> None:
         plugins.load(kind, "nonsense")
     one_line(error)
     assert all(name in str(error.value) for name in plugins.names(kind))
+
+
+def test_half_a_plug_in_is_told_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr("livemarks.backends.onnx.load")
+    with pytest.raises(LivemarksError, match="the backend onnx defines no load"):
+        plugins.load("backends", "onnx")
+    monkeypatch.delitem(sys.modules, "livemarks.backends.onnx")
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(ImportError, match=r"onnxruntime.*\(for the backend onnx\)"):
+        plugins.load("backends", "onnx")
 
 
 # --- Schemes ----------------------------------------------------------------------------------------------------------

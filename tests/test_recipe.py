@@ -6,6 +6,8 @@ import pytest
 
 pytest.importorskip("torch", reason="training needs the train extra")
 
+from torch.nn import Flatten
+
 from livemarks import plugins
 from livemarks.train import recipe
 from livemarks.types import LivemarksError
@@ -20,6 +22,12 @@ def test_recipes_load_and_build_their_net(name: str) -> None:
     scheme = plugins.load("schemes", loaded.scheme)
     net = plugins.load("models", loaded.architecture)(scheme, size_hw=loaded.size_hw, **loaded.options)
     assert sum(p.numel() for p in net.parameters()) > 1000
+
+
+def test_a_model_that_builds_something_else_is_told_what_it_must_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("livemarks.models.convnet.build", lambda *_, **__: Flatten())
+    with pytest.raises(LivemarksError, match=r"a Flatten, which is no models\._net\.LandmarkNet"):
+        recipe.load("kth15")
 
 
 @pytest.mark.parametrize(

@@ -420,6 +420,13 @@ def test_standard_input(tmp_path: Path, name: str, sounds: int) -> None:
     assert run.stderr == b""
 
 
+def test_an_mp4_that_a_pipe_hides_the_index_of_is_told_as_such(tmp_path: Path) -> None:
+    path = media.make_clip(tmp_path / "a.mp4", noise(100))
+    run = subprocess.run([sys.executable, "-c", COUNT], input=path.read_bytes(), capture_output=True, check=False)
+    said = run.stderr.decode().splitlines()[-1]
+    assert "of a pipe, an mp4 whose index is at its end can't be read: name the file" in said
+
+
 @pytest.mark.parametrize("good", [True, False])
 def test_standard_input_leaves_no_handle_open(tmp_path: Path, good: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[int] = []

@@ -205,3 +205,9 @@ def test_changed_shipped_file_is_refused(tmp_path: Path, monkeypatch: pytest.Mon
         (tmp_path / "SHA256SUMS").write_bytes(b"" if change == "unlisted" else b"\xff\xfe")
     with pytest.raises(LivemarksError):
         weights.shipped("a.tflite")
+
+
+def test_nothing_else_lies_among_the_weights() -> None:
+    """All that lies there goes into the wheel."""
+    known = {path.name for path in weights.listed()} | {"README.md", "LICENSE-BLAZEFACE.txt", "SHA256SUMS"}
+    assert {path.name for path in weights.folder().iterdir()} == known

@@ -23,7 +23,9 @@ log = logging.getLogger(__name__)
 
 
 def landmarks_option(parser: argparse._ActionsContainer) -> None:
-    parser.add_argument("--landmarks", metavar="FILE", help="the points, as JSON lines (.jsonl) or as a table (.csv)")
+    parser.add_argument(
+        "--landmarks", metavar="FILE", help="the points: JSON lines (.jsonl; - is standard output), or a table (.csv)"
+    )
 
 
 def model_options(parser: argparse.ArgumentParser, *, faces: int, smooth: bool = True) -> None:

@@ -14,7 +14,9 @@ _NEEDS = ("torch", "onnx", "onnxscript", "matplotlib")
 
 def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("recipe", metavar="RECIPE", help="a recipe's name, or a .toml file")
-    parser.add_argument("--data", required=True, metavar="DIR", help="folder of the labelled data sets")
+    parser.add_argument(
+        "--data", required=True, metavar="DIR", help="folder of the data sets, as weights/README.md says"
+    )
     parser.add_argument(
         "--out", metavar="DIR", help="where the net, its curves and checkpoints go (default: runs/RECIPE)"
     )

@@ -83,7 +83,10 @@ class Source:
         first = next(pictures, None)
         if first is None:
             self.close()
-            raise LivemarksError(f"{name} has video of which no frame can be decoded ({self._why or 'it is empty'})")
+            why = f"{name} has video of which no frame can be decoded ({self._why or 'it is empty'})"
+            if self._input is not None and self._input.file is self._input:
+                why += "; of a pipe, an mp4 whose index is at its end can't be read: name the file"
+            raise LivemarksError(why)
         # Counted here, not in the loop over frames, so that a second loop goes on where one was broken off.
         self._pictures = enumerate(itertools.chain([first], pictures))
         height, width = first[0].shape[:2]

@@ -27,7 +27,7 @@ from livemarks.train import batches, teach
 from livemarks.train._files import whole
 from livemarks.train.batches import FaceTensors
 from livemarks.train.export import export
-from livemarks.train.learner import BEST, LAST, Learner
+from livemarks.train.learner import BEST, LAST, Learner, check_start
 from livemarks.train.log import Log
 from livemarks.train.recipe import Recipe, Stage, card
 from livemarks.train.validate import align, calibrate, validate
@@ -60,6 +60,8 @@ def run(
     scheme: Scheme = plugins.load("schemes", recipe.scheme)
     for name in {name for stage in recipe.stages for name in stage.teacher} - {"self"}:
         teach.find(name, out.parent, scheme)
+    if recipe.start:
+        check_start()
     if not resume and (out / LAST).exists():
         raise LivemarksError(
             f"{out} holds an earlier training: go on with it (--resume), or name another folder (--out)"

