@@ -12,7 +12,7 @@ from av.error import FFmpegError
 from av.packet import Packet
 from av.stream import Stream
 
-from livemarks.clocks import zero_s
+from livemarks.clocks import AHEAD_S, jumps, zero_s
 
 # Times of pictures are compared as floats.
 _SLACK_S = 1e-6
@@ -20,12 +20,9 @@ _SLACK_S = 1e-6
 # Most mp4 as a whole have 1000 ticks a second, so an end that differs by less than two is none.
 _EDIT_S = 0.002
 
-# A packet further back than this, or further ahead in a film that isn't as long, is of another recording, or has a
-# damaged time stamp; sources.video trusts pictures as far.
-_BACK_S, _AHEAD_S = 0.2, 3600.0
-
-# FFmpeg's flag AVFMT_TS_DISCONT of formats whose clock may jump: their duration is its guess from their stamps.
-_JUMPS = 0x0200
+# A packet further back than this, or further ahead than AHEAD_S in a film that isn't as long, is of another recording,
+# or has a damaged time stamp.
+_BACK_S = 0.2
 
 # So many packets of sound wait for the pictures of their recording: two seconds of AAC.
 _MOST_WAITING = 100
@@ -43,9 +40,8 @@ class Original:
         self._pictures = self._container.streams.best("video")
         self.lost = False
         self._zero_s = zero_s(self._container)
-        jumps = self._container.format.flags & _JUMPS
         ends = (self._container.start_time or 0) + (self._container.duration or 0)
-        self._end_s = 0.0 if jumps else ends / av.time_base
+        self._end_s = 0.0 if jumps(self._container) else ends / av.time_base
         rate = self._pictures and (self._pictures.average_rate or self._pictures.guessed_rate)
         self._frame_s = float(1 / (rate or 25))  # as in sources.video
         self._shift_s: defaultdict[Stream | None, float] = defaultdict(float)  # of the recording that a stream is at
@@ -127,7 +123,7 @@ class Original:
         if latest_s is None:
             return True
         start_s = _start_s(packet) + shift_s
-        most_s = max(latest_s + _AHEAD_S, self._picture_s + _AHEAD_S, self._end_s)
+        most_s = max(latest_s + AHEAD_S, self._picture_s + AHEAD_S, self._end_s)
         return latest_s - _BACK_S < start_s <= most_s
 
     def _note(self, picture: Packet[Any]) -> None:

@@ -7,8 +7,7 @@ from fractions import Fraction
 
 from av.video.frame import VideoFrame
 
-# A time stamp this far ahead is damaged, or begins another recording, unless the film is as long.
-_AHEAD_S = 3600.0
+from livemarks.clocks import AHEAD_S
 
 # After so many pictures in a row that don't fit, another recording has begun. Fewer may be damaged, or B frames in a
 # container that mixes up their times: encoders put up to three between two others, as a rule.
@@ -25,7 +24,7 @@ class Clock:
     def __init__(self, time_base: Fraction, fps: Fraction | None, end_s: float) -> None:
         self.mended = self.joints = 0
         self._frame = max(1, round(1 / ((fps or 25) * time_base)))  # 25: what FFmpeg takes for streams without a rate
-        self._ahead, self._end = round(_AHEAD_S / time_base), round(Fraction(end_s) / time_base)
+        self._ahead, self._end = round(AHEAD_S / time_base), round(Fraction(end_s) / time_base)
         self._last: int | None = None
         self._sure = 0  # the last tick that a stamp gave
         self._offset = self._next_offset = 0  # from stamps to ticks; the same in the recording that may have begun

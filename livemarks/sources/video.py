@@ -22,7 +22,7 @@ from av.stream import Disposition, Stream
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from livemarks.clocks import zero_s
+from livemarks.clocks import jumps, zero_s
 from livemarks.sources._clock import Clock
 from livemarks.sources._pictures import Canvas, Turn
 from livemarks.types import U8, Frame, LivemarksError, SourceInfo
@@ -36,9 +36,6 @@ _ROUNDING_S = 0.25
 
 # A duration counts from 0 in these formats, and not from where the film starts; with FLV that is up to its writer.
 _FROM_0 = ("asf", "flv", "matroska,webm", "nut")
-
-# FFmpeg's flag AVFMT_TS_DISCONT of formats whose clock may jump: their duration is its guess from their stamps.
-_JUMPS = 0x0200
 
 # Counter-clockwise, as PyAV counts.
 _QUARTER_TURNS: tuple[Turn, ...] = ((1, 0, 0, 1), (0, -1, 1, 0), (-1, 0, 0, -1), (0, 1, -1, 0))
@@ -126,8 +123,7 @@ class Source:
         streams = (self._stream, *self._container.streams.audio)
         promised_s = max(_span_s(self._container, stream)[1] for stream in streams)
         canvas: Canvas | None = None
-        jumps = self._container.format.flags & _JUMPS
-        clock = Clock(self._time_base, fps, end_s=0.0 if jumps else promised_s)
+        clock = Clock(self._time_base, fps, end_s=0.0 if jumps(self._container) else promised_s)
         for packet in itertools.chain(self._demux(), [None]):  # None makes the decoder hand out what it holds back
             try:
                 for picture in self._stream.decode(packet):

@@ -108,6 +108,7 @@ class Learner:
         return self.net
 
     def save(self) -> None:
+        """Writes last.pt."""
         state = {
             "net": self.net.state_dict(),
             "optimiser": self.optimiser.state_dict(),
