@@ -80,11 +80,11 @@ def test_a_run_leaves_checkpoints_a_log_a_plot_and_a_net_with_its_card(pack: Pat
     with (tmp_path / "out" / "log.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["step"] for row in rows] == ["4", "8"]
-    assert all(float(row["val_error"]) > 0 for row in rows)
+    assert all(float(row["val_nme"]) > 0 for row in rows)
     assert (tmp_path / "out" / "loss.png").stat().st_size > 1000
     card = weights.read_card(tmp_path / "out" / "tiny.onnx")
     assert (card.name, card.scheme, card.size_hw, card.data) == ("tiny", "kaggle15", (32, 32), ("afw",))
-    assert card.scores["held-out error %"] == pytest.approx(scores["val_error"], abs=0.006)
+    assert card.scores["held-out NME %"] == pytest.approx(scores["val_nme"], abs=0.006)
 
 
 def test_training_learns(pack: Path, tmp_path: Path) -> None:
@@ -93,7 +93,7 @@ def test_training_learns(pack: Path, tmp_path: Path) -> None:
                     noise=0, occlude=0, negatives=0)  # fmt: skip
     before = fit.run(_recipe(stages=(replace(stage, steps=1),), augment=quiet), pack, tmp_path / "a", device="cpu")
     after = fit.run(_recipe(stages=(stage,), augment=quiet, validate_every=50), pack, tmp_path / "b", device="cpu")
-    assert after["val_error"] < 0.3 * before["val_error"]
+    assert after["val_nme"] < 0.3 * before["val_nme"]
 
 
 def test_a_resumed_run_goes_on_where_it_stopped(pack: Path, tmp_path: Path) -> None:
@@ -148,7 +148,7 @@ def test_a_stage_can_train_on_smaller_crops(pack: Path, tmp_path: Path, monkeypa
     def judge(net: Any, held: Any, size_hw: tuple[int, int], margin: float) -> dict[str, float]:
         scores = look_at(net, held, size_hw, margin)
         seen.append((net.size_hw, size_hw))
-        return {**scores, "val_error": 0.0 if size_hw == (32, 32) else 50.0}
+        return {**scores, "val_nme": 0.0 if size_hw == (32, 32) else 50.0}
 
     monkeypatch.setattr(learner, "validate", judge)
     monkeypatch.setattr(LandmarkNet, "pixels", look)
@@ -257,7 +257,7 @@ def test_the_time_limit_stops_before_the_next_validation_and_leaves_what_to_go_o
     out = tmp_path / "out"
     made = _recipe(stages=(replace(_recipe().stages[0], steps=30),), validate_every=10**6)
     scores = fit.run(made, pack, out, device="cpu", limit_minutes=1e-6)
-    assert scores["val_error"] > 0
+    assert scores["val_nme"] > 0
     assert torch.load(out / "last.pt", weights_only=True)["step"] == 1
     with (out / "log.csv").open() as file:
         assert [row["step"] for row in csv.DictReader(file)] == ["1"]
@@ -356,7 +356,7 @@ def test_faces_with_missing_labels_train_and_can_be_labelled_anew(tmp_path: Path
     xy[::2, 3:9] = np.nan
     write_pack(tmp_path / "faces.npz", replace(whole, xy=xy), quality=95)
     scores = fit.run(_recipe(), tmp_path / "faces.npz", tmp_path / "out", device="cpu")
-    assert np.isfinite(scores["val_error"])
+    assert np.isfinite(scores["val_nme"])
     faces, _ = batches.load(_recipe(), plugins.load("schemes", "kaggle15"), tmp_path, torch.device("cpu"))
     anew = replace(_recipe().stages[0], teacher=("lite-68",), relabel=("afw",))
     scheme = plugins.load("schemes", "kaggle15")
@@ -431,7 +431,7 @@ def test_other_files_among_the_data_are_no_packs_and_folders_lie_beside_packs(pa
 
 def test_a_million_steps_stay_whole_numbers(tmp_path: Path) -> None:
     table = Log(tmp_path / "log.csv", keep_until=0)
-    table.write(step=1_234_567, lr=0.1, loss=1.0, val_error=2.0)
+    table.write(step=1_234_567, lr=0.1, loss=1.0, val_nme=2.0)
     assert "1234567," in (tmp_path / "log.csv").read_text()
     Log(tmp_path / "log.csv", keep_until=2_000_000).plot(tmp_path / "loss.png", "a long run")
 

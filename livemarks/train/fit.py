@@ -104,8 +104,8 @@ def run(
             table.write(step=step, lr=lr, **sums, **scores)
             if not due:
                 continue
-            error, best = scores["val_error"], learner.best
-            log.info("batch %d: loss %.4f, held-out error %.3f %%, best %.3f %%", step, sums["loss"], error, best)
+            nme, best = scores["val_nme"], learner.best
+            log.info("batch %d: loss %.4f, held-out NME %.3f %%, best %.3f %%", step, sums["loss"], nme, best)
             learner.save()
             stale = recipe.patience and learner.stale >= recipe.patience and now.size_hw == recipe.size_hw
             if over or stale:
@@ -122,7 +122,7 @@ def finish(recipe: Recipe, scheme: Scheme, net: LandmarkNet, held: FaceTensors, 
         align(net, held, recipe)
     calibrate(net, held, recipe, scheme)
     scores = validate(net, held, recipe.size_hw, recipe.margin)
-    told = {"held-out error %": round(scores["val_error"], 2), "held-out RMSE px": round(scores["val_rmse_px"], 2)}
+    told = {"held-out NME %": round(scores["val_nme"], 2), "held-out RMSE px": round(scores["val_rmse_px"], 2)}
     export(net.cpu(), card(recipe, told), out / f"{recipe.name}.onnx")
     with whole(out / "scores.json") as file:
         file.write(json.dumps(scores, indent=1).encode())

@@ -31,7 +31,7 @@ _MOST_GRADIENT = 5.0
 class Learner:
     """A net in training. Its folder gets last.pt (everything to go on from) and best.pt (the best on held-out people).
 
-    step: batches learnt from. best: its lowest held-out error so far at this size of crops, inf before one. stale: how
+    step: batches learnt from. best: its lowest held-out NME so far at this size of crops, inf before one. stale: how
     many judgements ago that was. people: who is held out; a checkpoint of other people's is refused.
     """
 
@@ -91,8 +91,8 @@ class Learner:
         """Scores on the held-out faces (`validate`); writes best.pt if they are the best so far."""
         scores = validate(self.judged, held, self.net.size_hw, self.recipe.margin)
         self.stale += 1
-        if scores["val_error"] < self.best:
-            self.best, self.stale = scores["val_error"], 0
+        if scores["val_nme"] < self.best:
+            self.best, self.stale = scores["val_nme"], 0
             state = {"net": self.judged.state_dict(), "step": self.step, "scores": scores}
             _write(self.folder / BEST, state)
         return scores

@@ -18,7 +18,7 @@ class Log:
         "loss",
         "sigma",
         "presence",
-        "val_error",
+        "val_nme",
         "val_rmse_px",
         "val_mse",
         "sigma_ratio",
@@ -59,9 +59,9 @@ class Log:
         left.plot([int(r["step"]) for r in shown], [float(r["loss"]) for r in shown], color="tab:grey")
         left.set(xlabel="step", ylabel="training loss", yscale="log", title=title)
         right = left.twinx()
-        judged = [r for r in rows if r["val_error"]]
-        right.plot([int(r["step"]) for r in judged], [float(r["val_error"]) for r in judged], color="tab:blue")
-        right.set_ylabel("validation error, % of inter-ocular", color="tab:blue")
+        judged = [r for r in rows if r["val_nme"]]
+        right.plot([int(r["step"]) for r in judged], [float(r["val_nme"]) for r in judged], color="tab:blue")
+        right.set_ylabel("validation NME, %", color="tab:blue")
         figure.tight_layout()
         figure.savefig(path, dpi=120)
         pyplot.close(figure)

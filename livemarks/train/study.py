@@ -59,7 +59,7 @@ def run(name: str, data: Path, out: Path, *, device: str = "auto", steps: int = 
     base = recipe.load(base_name)
     if steps:
         base = replace(base, stages=tuple(replace(stage, steps=steps) for stage in base.stages))
-    lines = ["| run | validation MSE on [-1, 1] | RMSE, px | error, % of inter-ocular |", "|---|---|---|---|"]
+    lines = ["| run | validation MSE on [-1, 1] | RMSE, px | NME, % |", "|---|---|---|---|"]
     folders = {}
     for said, changed in variants(base).items():
         tried = f"_{steps}_steps" if steps else ""  # a try-out must not pass for the real run
@@ -69,7 +69,7 @@ def run(name: str, data: Path, out: Path, *, device: str = "auto", steps: int = 
         if not done.is_file():
             fit.run(changed, data, folder, device=device, resume=(folder / LAST).is_file())
         scores = json.loads(done.read_text())
-        lines.append(f"| {said} | {scores['val_mse']:.5f} | {scores['val_rmse_px']:.2f} | {scores['val_error']:.2f} |")
+        lines.append(f"| {said} | {scores['val_mse']:.5f} | {scores['val_rmse_px']:.2f} | {scores['val_nme']:.2f} |")
     table = "\n".join(lines) + "\n"
     (out / "table.md").write_text(table)
     _plot(folders, out / "curves.png", name)

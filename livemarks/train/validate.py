@@ -18,7 +18,7 @@ from livemarks.types import Scheme
 def validate(net: LandmarkNet, held: FaceTensors, size_hw: tuple[int, int], margin: float) -> dict[str, float]:
     """Scores on held-out faces, each cut by its label's upright box and not spoilt.
 
-    val_error: mean point error in % of the inter-ocular distance (of the crop's side where the scheme has none).
+    val_nme: mean point error in % of the inter-ocular distance (of the crop's side where the scheme has none).
     val_rmse_px: over all coordinates, crop px. val_mse: of coordinates in [-1, 1]. sigma_ratio: what sigma must be
     multiplied with so that it is the errors' standard deviation per axis. val_presence: mean, on faces.
     """
@@ -28,7 +28,7 @@ def validate(net: LandmarkNet, held: FaceTensors, size_hw: tuple[int, int], marg
     errors = (off.norm(dim=2) * known).sum(1) / known.sum(1) * judged.per_px
     square = (off**2)[known].mean().item()
     return {
-        "val_error": 100 * errors.mean().item(),
+        "val_nme": 100 * errors.mean().item(),
         "val_rmse_px": math.sqrt(square),
         "val_mse": square * (2 / max(size_hw)) ** 2,
         "sigma_ratio": _spread(judged.off / judged.sigma[:, :, None]).item(),
