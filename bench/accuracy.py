@@ -36,9 +36,9 @@ from rich.console import Console
 from rich.table import Table
 
 from livemarks import __version__, api, metrics, plugins, weights
-from livemarks.commands._numbers import count
 from livemarks.geometry import box_from_points, crop_affine, face_crop
 from livemarks.landmarker import Landmarker
+from livemarks.numbers import count
 from livemarks.train.samples import DERIVED, PLACES, scheme_of
 from livemarks.types import FaceBox, Frame, LivemarksError
 

@@ -38,7 +38,7 @@ from _options import peer_python, peers, picture, to_write
 from rich.console import Console
 
 from livemarks import plugins, weights
-from livemarks.commands._numbers import within
+from livemarks.numbers import within
 from livemarks.types import LivemarksError
 
 PARTS = ("pipeline", "live", "net", "stages", "growth", "peers")
@@ -65,7 +65,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--seconds",
-        type=within(0.5, 86400),  # less gives the live part no frame to time
+        type=within(float, 0.5, 86400),  # less gives the live part no frame to time
         default=10.0,
         help="of video at 30 frames a second, for each measurement (default: 10). growth and peers: so many blocks "
         "of 30 frames for each side, of peers at least 3. net: each row takes a tenth of it",

@@ -35,8 +35,8 @@ import psutil
 from _options import to_write
 
 from livemarks import api, draw, pipeline, plugins
-from livemarks.commands._numbers import positive
 from livemarks.commands.demo import PORTRAIT
+from livemarks.numbers import positive
 from livemarks.sources import camera, synthetic
 from livemarks.types import U8, Frame, LivemarksError, Sink, Source, Tally
 

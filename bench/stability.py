@@ -32,8 +32,8 @@ from rich.console import Console
 from rich.table import Table
 
 from livemarks import __version__, api, plugins, smoothing
-from livemarks.commands._numbers import count
 from livemarks.landmarker import Landmarker
+from livemarks.numbers import count
 from livemarks.tracker import MAX_FACES, Tracker
 from livemarks.train.samples import read_image
 from livemarks.types import U8, Frame, LivemarksError

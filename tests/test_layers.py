@@ -17,7 +17,7 @@ ROOT = Path(livemarks.__file__).parent
 # From the ground up. A room may import from any row below its own, and nothing from its own row.
 LAYERS = (
     {"types"},
-    {"plugins", "geometry", "clocks"},
+    {"plugins", "geometry", "clocks", "numbers"},
     {"weights", "smoothing", "draw", "metrics", "pipeline", "schemes", "models", "sources", "sinks"},
     {"landmarker", "backends", "detectors"},
     {"tracker", "train"},

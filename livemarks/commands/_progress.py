@@ -11,8 +11,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from livemarks.commands._numbers import counted
 from livemarks.commands._terminal import one_line
+from livemarks.numbers import counted
 from livemarks.types import SourceInfo, Tally
 
 log = logging.getLogger(__name__)

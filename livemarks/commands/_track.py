@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from livemarks.commands._numbers import count, counted
+from livemarks.numbers import count, counted
 
 if TYPE_CHECKING:
     from livemarks.api import Net

@@ -10,7 +10,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from livemarks.commands import _numbers, _track
+from livemarks import numbers
+from livemarks.commands import _track
 
 if TYPE_CHECKING:
     from livemarks.types import Sink
@@ -23,14 +24,14 @@ PORTRAIT = Path(__file__).parents[1] / "portrait.jpg"
 
 _SIZE_WH = (1280, 720)
 _FPS = 30
-_MOST_S = 86_400.0
+_MOST_S = 86_400
 
 
 def options(parser: argparse.ArgumentParser) -> None:
     parser.epilog = "The portrait is NASA's of the astronaut Eileen Collins, in the public domain."
     parser.add_argument("--out", metavar="OUT.mp4", help="write the clip with points drawn on it, instead of a window")
     _track.landmarks_option(parser)
-    length = _numbers.within(0.001, _MOST_S)
+    length = numbers.within(float, 0.001, _MOST_S)
     parser.add_argument("--seconds", type=length, default=10.0, metavar="N", help="length (default: 10)")
     _track.model_options(parser, faces=1)
 

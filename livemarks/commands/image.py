@@ -9,8 +9,8 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from livemarks.commands import _track
-from livemarks.commands._numbers import counted
 from livemarks.commands._terminal import one_line
+from livemarks.numbers import counted
 
 if TYPE_CHECKING:
     from livemarks.landmarker import Landmarker

@@ -7,7 +7,7 @@ import time
 from importlib.util import find_spec
 from pathlib import Path
 
-from livemarks.commands import _numbers
+from livemarks import numbers
 
 _NEEDS = ("torch", "onnx", "onnxscript", "matplotlib")
 
@@ -23,7 +23,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, mps")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --out")
     parser.add_argument(
-        "--limit-minutes", type=_numbers.positive, default=0.0, metavar="N", help="stop, resumable, after N minutes"
+        "--limit-minutes", type=numbers.positive, default=0.0, metavar="N", help="stop, resumable, after N minutes"
     )
 
 

@@ -9,7 +9,8 @@ from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING
 
-from livemarks.commands import _numbers, _track
+from livemarks import numbers
+from livemarks.commands import _track
 
 if TYPE_CHECKING:
     from livemarks.types import U8, Result, Sink, Tally
@@ -21,7 +22,7 @@ log = logging.getLogger(__name__)
 _REST_S = 0.1
 
 # As in api.open_tracker, which isn't imported just to read the options.
-_MOST_AHEAD_MS = 1000.0
+_MOST_AHEAD_MS = 1000
 
 # JPEG counts to this (ITU-T T.81, table B.2), and cameras send JPEG.
 _MOST_SIDE_PX = 65_535
@@ -38,8 +39,8 @@ def options(parser: argparse.ArgumentParser) -> None:
         metavar="WxH",
         help="picture size to ask of a camera, 1280x720; files and streams have their own",
     )
-    group.add_argument("--fps", type=_numbers.positive, metavar="N", help="frame rate to ask of a camera")
-    group.add_argument("--seconds", type=_numbers.positive, metavar="N", help="stop after N seconds")
+    group.add_argument("--fps", type=numbers.positive, metavar="N", help="frame rate to ask of a camera")
+    group.add_argument("--seconds", type=numbers.positive, metavar="N", help="stop after N seconds")
     group = parser.add_argument_group("output")
     group.add_argument("--record", metavar="OUT.mp4", help="a video of what was seen, with points drawn on it")
     _track.landmarks_option(group)
@@ -48,7 +49,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     _track.model_options(parser, faces=1)
     group.add_argument(
         "--extrapolate",
-        type=_numbers.within(0, _MOST_AHEAD_MS),
+        type=numbers.within(float, 0, _MOST_AHEAD_MS),
         default=0.0,
         metavar="MS",
         help="draw the face as it will be MS milliseconds later",

@@ -22,9 +22,9 @@ import numpy as np
 
 from livemarks import plugins
 from livemarks.geometry import box_from_points, crop_affine, face_crop
+from livemarks.numbers import within
 from livemarks.sinks._output import Draft
 from livemarks.train._files import whole
-from livemarks.train._options import within
 from livemarks.train.samples import Sample, read_sets
 from livemarks.types import F32, U8, FaceBox, LivemarksError
 

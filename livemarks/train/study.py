@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from livemarks.numbers import within
 from livemarks.train import fit, recipe
-from livemarks.train._options import within
 from livemarks.train.learner import LAST
 from livemarks.train.recipe import Recipe
 from livemarks.types import LivemarksError

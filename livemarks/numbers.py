@@ -5,6 +5,10 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Callable
+from contextlib import suppress
+from typing import TypeVar
+
+N = TypeVar("N", int, float)
 
 
 def positive(text: str) -> float:
@@ -18,17 +22,16 @@ def positive(text: str) -> float:
     return number
 
 
-def within(low: float, high: float) -> Callable[[str], float]:
-    """Reads an option's number that has bounds, which may be reached."""
+def within(kind: type[N], low: N, high: N) -> Callable[[str], N]:
+    """Reads an option's number, whole if `kind` is int, that has bounds, which may be reached."""
 
-    def number(text: str) -> float:
-        try:
-            value = float(text)
-        except ValueError:
-            value = math.nan
-        if not low <= value <= high:  # nan isn't
-            raise argparse.ArgumentTypeError(f"{text!r} is not a number from {low:g} to {high:g}")
-        return value
+    def number(text: str) -> N:
+        with suppress(ValueError):
+            value = kind(text)
+            if low <= value <= high:  # nan isn't
+                return value
+        whole = "whole " if kind is int else ""
+        raise argparse.ArgumentTypeError(f"{text!r} is not a {whole}number from {low} to {high}")
 
     return number
 
