@@ -427,6 +427,26 @@ def test_broken_engine_is_built_again(tmp_path: Path, harm: str) -> None:
     assert _engines.load_or_build(file, forge.load, forge.build) == "engine 2"
 
 
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_two_programs_may_build_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str) -> None:
+    """One works from beginning to end just before, or after, the other puts its engine in place."""
+    forge, file, replace = Forge(), tmp_path / "a.ep", os.replace
+
+    def meanwhile(source: Path, target: Path) -> None:
+        monkeypatch.setattr(os, "replace", replace)
+        if when == "after":
+            replace(source, target)
+        _engines.load_or_build(file, forge.load, forge.build)
+        if when == "before":
+            replace(source, target)
+
+    monkeypatch.setattr(os, "replace", meanwhile)
+    engine = _engines.load_or_build(file, forge.load, forge.build)
+    built = forge.built
+    assert _engines.load_or_build(file, forge.load, forge.build) == engine
+    assert forge.built == built, "the engine left behind was not whole"
+
+
 def test_failed_build_leaves_nothing(tmp_path: Path) -> None:
     def fail(to: Path) -> None:
         to.write_text("half")
@@ -479,6 +499,14 @@ def test_very_many_numbers_are_stored_as_bytes(tmp_path: Path) -> None:
     kept: Any = _torch_net.open_net(path, card)
     want, got = net.classifier[0].weight, kept.classifier[0].weight
     assert ((got - want).abs() <= want.abs().amax(dim=1, keepdim=True) / 127 * 0.501).all()
+
+
+def test_a_sigma_whose_factor_is_lost_is_refused(model: Path) -> None:
+    damaged = onnx.load(model)
+    damaged.graph.node.append(helper.make_node("Mul", ["log_sigma", "log_sigma"], ["sigma"]))
+    onnx.save(damaged, model)
+    with pytest.raises(LivemarksError, match="damaged"):
+        load("torch", model)
 
 
 def test_a_scale_of_another_shape_is_refused(model: Path) -> None:

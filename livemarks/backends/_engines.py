@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import secrets
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -30,21 +31,20 @@ def key(*parts: object) -> str:
 
 
 def load_or_build(file: Path, load: Callable[[Path], T], build: Callable[[Path], None]) -> T:
-    """What `load` makes of `file`; a file that is absent, damaged or refused is deleted and made by `build` first."""
+    """What `load` makes of `file`; a file that is absent, damaged or refused is made anew by `build` first."""
     if _is_whole(file):
         try:
             return load(file)
         except (RuntimeError, ValueError, OSError):  # what PyTorch raises for a file it can't use
             pass
-    for leftover in (file, _sum_file(file)):
-        leftover.unlink(missing_ok=True)
     file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f"{os.getpid()}-{file.name}")  # two programs may build at once; the last one stays
+    # Two programs may build at once, in two containers even under one process number; the last one's engine stays.
+    temporary = file.with_name(f"{secrets.token_hex(4)}-{file.name}")
     try:
         build(temporary)
-        digest = _digest(temporary)
+        with _sum_file(file).open("a", encoding="ascii") as sums:  # first, and beside the other's: never amiss
+            sums.write(_digest(temporary) + "\n")
         os.replace(temporary, file)
-        _sum_file(file).write_text(digest, "ascii")
     finally:
         temporary.unlink(missing_ok=True)
     return load(file)
@@ -52,8 +52,8 @@ def load_or_build(file: Path, load: Callable[[Path], T], build: Callable[[Path],
 
 def _is_whole(file: Path) -> bool:
     try:
-        return _sum_file(file).read_text("ascii") == _digest(file)
-    except (OSError, UnicodeDecodeError):
+        return _digest(file).encode() in _sum_file(file).read_bytes()
+    except OSError:
         return False
 
 

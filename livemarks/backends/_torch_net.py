@@ -30,7 +30,7 @@ def open_net(path: Path, card: Card) -> nn.Module:
     check_size(path)
     try:
         values = _values(onnx.load(path, load_external_data=False).graph)
-    except (DecodeError, ValueError, TypeError) as error:
+    except (DecodeError, ValueError, TypeError, StopIteration) as error:
         raise LivemarksError(f"{path} is no ONNX model, or a damaged one") from error
     build = plugins.load("models", card.architecture)
     try:
