@@ -130,6 +130,31 @@ def test_unsure_points_are_smoothed_more() -> None:
     assert spread[:17].mean() < 0.85 * spread[17:36].mean()
 
 
+def followed(part: slice, push: float, sigma: float = SIGMA, **tuning: float) -> float:
+    """The share of a push of these points, in px, that is followed at once."""
+    tuning = {"cutoff_hz": 0.8, "beta_hz": 0.9, "rigid_cutoff_hz": 0.8, "rigid_beta_hz": 0.9} | tuning
+    pushed = FACE.copy()
+    pushed[part, 1] += push
+    before, after = run(OneEuro(SCHEME, **tuning), [FACE, pushed], sigma=sigma)
+    return float((after - before)[part, 1].mean() / push)
+
+
+LID, BROW, ALL = slice(37, 39), slice(18, 20), slice(None)
+
+
+@pytest.mark.parametrize("tuning", [{"beta_hz": 0.0}, {"cutoff_hz": 0.0}], ids=["little", "much"])
+def test_an_eyelid_follows_a_push_more_freely_than_a_brow(tuning: dict[str, float]) -> None:
+    assert followed(LID, 1.0, **tuning) > 1.3 * followed(BROW, 1.0, **tuning)
+
+
+def test_a_face_as_a_whole_follows_a_push_more_freely_than_a_part_of_it() -> None:
+    assert followed(ALL, 1.0) > 1.3 * followed(BROW, 1.0)
+
+
+def test_a_net_eight_times_as_unsure_is_thought_to_tremble_twice_as_much() -> None:
+    assert followed(BROW, 4.0, 4 * SIGMA) == pytest.approx(followed(BROW, 2.0, SIGMA / 2), rel=0.01)
+
+
 def test_sigma_and_presence_stay_the_net_s() -> None:
     smoother = medium()
     for i in range(3):
@@ -189,6 +214,28 @@ def test_extrapolation_leads_a_moving_face_and_leaves_a_still_one() -> None:
     assert (ahead - plain)[40:].mean(axis=(0, 1)) == pytest.approx(speed * 0.05, rel=0.05)
     resting = run(preset("medium", extrapolate_s=0.05)(SCHEME), list(shaken(still(200))))
     assert resting[100:].std(axis=0).mean() < 0.0015 * INTEROCULAR
+
+
+def turning(frames: int) -> F64:
+    """A face that moves right and turns on itself at 2 radians a second."""
+    center = FACE.mean(axis=0)
+    angles = np.arange(frames) / 30 * 2.0
+    turns = np.array([[[math.cos(a), math.sin(a)], [-math.sin(a), math.cos(a)]] for a in angles])
+    return (FACE - center) @ turns + center + np.arange(frames)[:, None, None] / 30 * np.array([200.0, 0.0])
+
+
+def test_extrapolation_turns_a_turning_face_on() -> None:
+    faces = turning(62)
+    ahead = run(preset("light", extrapolate_s=2 / 30)(SCHEME), list(faces))
+    assert np.abs(ahead[40:60] - faces[42:62]).max() < 0.02 * INTEROCULAR
+
+
+def test_what_starts_anew_does_not_go_on_as_it_went() -> None:
+    smoother = preset("medium", extrapolate_s=0.1)(SCHEME)
+    run(smoother, list(turning(30)))
+    for i in range(2):
+        resting = smoother(landmarks(FACE), 60 + i / 30).xy
+    assert resting == pytest.approx(FACE, abs=0.01)
 
 
 # --- odd faces --------------------------------------------------------------------------------------------------------
