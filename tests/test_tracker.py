@@ -301,6 +301,13 @@ def test_occlusion_for_three_frames_ends_the_track() -> None:
     assert shown == [[1]] * 30 + [[]] * 3 + [[2]] * 27
 
 
+def test_who_stops_while_unseen_keeps_the_id() -> None:
+    person = Person(lambda t_s: (100 + 500 * min(t_s, 29 / FPS), 240, 40))  # 0.4 of its side from frame to frame
+    world = World(during(0, 0.99, person), during(1.05, 9, person))
+    shown = [ids(result) for result in play(world, tracker_of(world), seconds(2))]
+    assert shown == [[1]] * 30 + [[]] * 2 + [[1]] * 28
+
+
 def test_leaving_and_coming_back_gets_a_new_id_each_time() -> None:
     person = standing()
     visits = [during(2 * k, 2 * k + 1, person) for k in range(4)]
@@ -467,6 +474,20 @@ def test_people_who_cross_never_swap_ids() -> None:
         assert len(results[-1].faces) == 2, f"trial {trial}"
         assert {owner(world, face.raw.xy, results[-1].frame.t_s) for face in results[-1].faces} == {0, 1}
     assert kept > 0.85 * frames  # what is missing is the time when one hides the other
+
+
+def test_an_id_does_not_slide_to_who_steps_in_front() -> None:
+    """Too fast to be followed; where the other one was, the net is sure of whom it sees there now."""
+    leaping = Person(lambda t_s: (230, 240, 100) if t_s < 0.99 else (363, 240, 130), nearness=1)
+    world = World(standing(320), leaping)
+    results = play(world, tracker_of(world, faces=2), seconds(2))
+    whose = {face.id: owner(world, face.raw.xy, 0) for face in results[0].faces}
+    assert sorted(whose.values(), key=str) == [0, 1]
+    for result in results:
+        for face in result.faces:
+            person = owner(world, face.raw.xy, result.frame.t_s)
+            assert whose.setdefault(face.id, person) == person, f"t={result.frame.t_s:.2f}"
+    assert ids(results[-1]) == [3]
 
 
 # --- nose tips: only the detector knows where ------------------------------------------------------------------------
