@@ -221,7 +221,8 @@ def turning(frames: int) -> F64:
     center = FACE.mean(axis=0)
     angles = np.arange(frames) / 30 * 2.0
     turns = np.array([[[math.cos(a), math.sin(a)], [-math.sin(a), math.cos(a)]] for a in angles])
-    return (FACE - center) @ turns + center + np.arange(frames)[:, None, None] / 30 * np.array([200.0, 0.0])
+    faces: F64 = (FACE - center) @ turns + center + np.arange(frames)[:, None, None] / 30 * np.array([200.0, 0.0])
+    return faces
 
 
 def test_extrapolation_turns_a_turning_face_on() -> None:
