@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.util
 import os
@@ -506,6 +507,15 @@ def test_a_sigma_whose_factor_is_lost_is_refused(model: Path) -> None:
     damaged.graph.node.append(helper.make_node("Mul", ["log_sigma", "log_sigma"], ["sigma"]))
     onnx.save(damaged, model)
     with pytest.raises(LivemarksError, match="damaged"):
+        load("torch", model)
+
+
+@pytest.mark.parametrize("data_type", [*range(30), 1000])  # those of ONNX, and some that are none
+def test_a_parameter_of_another_type_loads_or_is_refused(model: Path, data_type: int) -> None:
+    damaged = onnx.load(model)
+    damaged.graph.initializer[0].data_type = data_type
+    onnx.save(damaged, model)
+    with contextlib.suppress(LivemarksError):
         load("torch", model)
 
 

@@ -30,7 +30,7 @@ def open_net(path: Path, card: Card) -> nn.Module:
     check_size(path)
     try:
         values = _values(onnx.load(path, load_external_data=False).graph)
-    except (DecodeError, ValueError, TypeError, StopIteration) as error:
+    except (DecodeError, ValueError, TypeError, LookupError, StopIteration) as error:
         raise LivemarksError(f"{path} is no ONNX model, or a damaged one") from error
     build = plugins.load("models", card.architecture)
     try:
@@ -42,7 +42,8 @@ def open_net(path: Path, card: Card) -> nn.Module:
     state = {}
     for name, claimed in net.state_dict().items():
         value = np.zeros((), np.int64) if name.endswith(_TRAINING_ONLY) else values.get(name)
-        if value is None or value.shape != tuple(claimed.shape):
+        real = value is not None and issubclass(value.dtype.type, (np.integer, np.floating))
+        if value is None or not real or value.shape != tuple(claimed.shape):
             raise LivemarksError(f"{path} holds no {tuple(claimed.shape)} parameter {name}; export the net again")
         state[name] = torch.from_numpy(value).to(claimed.dtype)
     net.load_state_dict(state, assign=True)
