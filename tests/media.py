@@ -183,6 +183,20 @@ def join(path: Path, *clips: Path) -> Path:
     return path
 
 
+def apart(path: Path, clip: Path, first: str) -> Path:
+    """Copies a clip into an mp4, index in front, and stores all "video" or "audio" packets before the others."""
+    muxer: Any
+    options = {"max_interleave_delta": "1"}  # microseconds, or the muxer would put them in order of time
+    movflags = {"movflags": "faststart"}
+    with av.open(str(path), "w", options=options, container_options=movflags) as muxer, av.open(str(clip)) as reader:
+        streams = [muxer.add_stream_from_template(stream) for stream in reader.streams]
+        packets = [packet for packet in reader.demux() if packet.dts is not None]
+        for packet in sorted(packets, key=lambda packet: packet.stream.type != first):
+            packet.stream = streams[packet.stream_index]
+            muxer.mux(packet)
+    return path
+
+
 def turn(path: Path, how: str) -> Path:
     """Writes one of MATRICES into the header of an mp4's video track."""
     data = bytearray(path.read_bytes())

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import http.server
 import os
+import re
 import signal
+import struct
 import subprocess
 import sys
 import threading
@@ -21,6 +23,9 @@ import pytest
 
 from livemarks.sources.video import Source
 from livemarks.types import U8, LivemarksError
+
+PYAV = int(av.__version__.split(".")[0])
+SEES_THE_INDEX = pytest.mark.skipif(PYAV < 17, reason="earlier PyAVs don't show a file's index")
 
 
 def read(path: Path) -> tuple[list[U8], list[float], Source]:
@@ -167,7 +172,7 @@ def test_pixels_become_square(tmp_path: Path, aspect: str, size_wh: tuple[int, i
     assert [media.number(image) for image in images] == list(range(5))
 
 
-@pytest.mark.skipif(int(av.__version__.split(".")[0]) < 18, reason="earlier PyAVs can't make these clips")
+@pytest.mark.skipif(PYAV < 18, reason="earlier PyAVs can't make these clips")
 @pytest.mark.parametrize(
     ("pix_fmt", "colours"),
     [
@@ -286,6 +291,36 @@ def test_a_late_film_cut_short_is_damaged(tmp_path: Path, name: str) -> None:
     assert abs(int(source.notices[0].split(" s, ")[1].split()[0]) + len(images) - 50) <= 3
 
 
+@SEES_THE_INDEX
+@pytest.mark.parametrize(("first", "share", "lost"), [("audio", 0.6, "it ends"), ("video", 0.95, "its sound ends")])
+def test_one_track_cut_short_is_damage(tmp_path: Path, first: str, share: float, lost: str) -> None:
+    """Where pictures and sound are stored apart, one may be lost and the other whole."""
+    clip = media.make_clip(tmp_path / "clip.mp4", noise(50), sounds=1)
+    path = media.apart(tmp_path / "a.mp4", clip, first)
+    assert read(path)[2].notices == []
+    images, _, source = read(media.cut(path, share))
+    assert source.damaged
+    (notice,) = source.notices
+    told = re.match(rf"{path} is damaged: {lost} after [01]\.\d of 2\.0 s(?:, (\d+) frames missing)?", notice)
+    assert told
+    assert int(told[1] or 0) + len(images) == pytest.approx(50, abs=1)
+
+
+@SEES_THE_INDEX
+def test_what_was_edited_out_is_no_loss(tmp_path: Path) -> None:
+    """The edit list of an mp4 shows 1 s of 4, after a pause of 2 s; FFmpeg then promises 3 s of pictures."""
+    options = {"bf": "0", "g": "10"}
+    path = media.make_clip(tmp_path / "a.mp4", 100, stamps=range(50, 150), options=options)
+    data = bytearray(path.read_bytes())
+    at = data.index(b"elst") + 4  # ISO/IEC 14496-12: version and flags, count, then 12 bytes each; times in ms
+    assert struct.unpack_from(">IIIiI", data, at)[1:4] == (2, 2000, -1)
+    struct.pack_into(">I", data, at + 20, 1000)
+    path.write_bytes(data)
+    images, _, source = read(path)
+    assert [media.number(image) for image in images] == list(range(25))
+    assert source.notices == []
+
+
 @pytest.mark.parametrize("codec", ["libx264", "libx265"])
 def test_flipped_bits_cost_no_more_than_they_must(tmp_path: Path, codec: str) -> None:
     options = {"g": "10", "x265-params": "log-level=none:pools=none:frame-threads=1"}
@@ -346,6 +381,15 @@ def test_what_is_no_video_is_refused_in_one_line(tmp_path: Path, why: str, capfd
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+def test_a_file_that_is_refused_is_closed(tmp_path: Path) -> None:
+    path = media.make_clip(tmp_path / "sound.m4a", 0, sounds=1, format="mp4")
+    with pytest.raises(LivemarksError, match="only sound") as caught:
+        Source(str(path))
+    assert caught.tb is not None  # which holds on to the source
+    assert str(path) not in map(os.path.realpath, Path("/proc/self/fd").iterdir())
 
 
 def test_nothing_is_fetched(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import stat
 import struct
 import sys
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any, cast
@@ -56,8 +57,12 @@ class Source:
         self._input = _Pipe(path) if path == "-" or _is_pipe(path) else None
         name = "standard input" if path == "-" else path
         try:
-            self._container = _open(path, name) if self._input is None else _open(self._input.file, name)
-            self._stream = _picture_stream(self._container, name)
+            self._container = _open(path if self._input is None else self._input.file, name)
+            try:
+                self._stream = _picture_stream(self._container, name)
+            except LivemarksError:
+                self._container.close()
+                raise
         except LivemarksError:
             if self._input is not None:
                 self._input.close()
@@ -72,10 +77,12 @@ class Source:
         self._time_base = self._stream.time_base or Fraction(1, 90_000)
         self._zero = zero_s(self._container) / self._time_base  # in ticks
         self._why = ""  # FFmpeg's words for what went wrong last
-        self._packets = self._undecodable = self._marred = 0
-        self._end_s = self._unsure_s = 0.0  # the latest end among the packets read, and how much later it may be
+        self._undecodable = self._marred = 0
+        self._packets: Counter[int] = Counter()  # read so far, by the number of their stream
+        self._ends_s: dict[int, float] = {}  # the latest end among them
+        self._unsure_s = 0.0  # how much later that may be
 
-        fps = self._stream.average_rate or self._stream.guessed_rate or None
+        fps = _rate(self._stream)
         pictures = self._decode(name, fps)
         first = next(pictures, None)
         if first is None:
@@ -91,7 +98,7 @@ class Source:
             name,
             (width, height),
             fps,
-            self._stream.frames or self._expected(fps),
+            _expected(self._container, self._stream),
             live=False,
             path=path if os.path.isfile(path) else None,  # a pipe can't be read a second time for its sound
             time_base=self._time_base,
@@ -146,13 +153,14 @@ class Source:
                 if packet.pts is not None:
                     end_s = float((packet.pts + (packet.duration or 0)) * packet.time_base)
                     if picture and not packet.duration:  # as in FLV and ASF; the last may stay as long as any
-                        longest_s = end_s - self._end_s if self._packets else float(1 / rate) if rate else 0.0
+                        begun = self._packets[packet.stream_index] > 0
+                        longest_s = end_s - self._end_s if begun else float(1 / rate) if rate else 0.0
                         self._unsure_s = max(self._unsure_s, longest_s)
-                    self._end_s = max(self._end_s, end_s)
-                # An empty packet would tell the decoder that the stream is over.
-                if picture and packet.size > 0:
-                    self._packets += 1
-                    yield packet
+                    self._ends_s[packet.stream_index] = max(self._ends_s.get(packet.stream_index, 0.0), end_s)
+                if packet.size > 0:
+                    self._packets[packet.stream_index] += 1
+                    if picture:  # an empty packet would tell the decoder that the stream is over
+                        yield packet
         except FFmpegError as error:
             self._why = error.strerror or ""
         except IndexError:
@@ -160,19 +168,12 @@ class Source:
         if self._input is not None and self._input.interrupted:
             raise KeyboardInterrupt
 
-    def _expected(self, fps: Fraction | None) -> int | None:
-        """How many frames there should be, from how long the file says it is."""
-        start_s, end_s = _span_s(self._container, self._stream)
-        return round(max(0, end_s - start_s) * (fps or 0)) or None
+    @property
+    def _end_s(self) -> float:
+        return max(self._ends_s.values(), default=0.0)
 
     def _report(self, name: str, promised_s: float, fps: Fraction | None, clock: Clock) -> None:
-        damage = []
-        if promised_s - self._end_s > _ROUNDING_S + self._unsure_s:
-            cut = f"it ends after {self._end_s:.1f} of {promised_s:.1f} s"
-            missing = self._stream.frames - self._packets
-            if missing <= 0:
-                missing = round((promised_s - self._end_s) * (fps or 0))
-            damage.append(f"{cut}, {_frames(missing)} missing" if missing > 0 else cut)
+        damage = [cut] if (cut := self._cut(promised_s, fps)) else []
         if self._undecodable:
             damage.append(f"{_frames(self._undecodable)} could not be decoded ({self._why})")
         if self._marred:
@@ -185,6 +186,35 @@ class Source:
             self.notices.append(f"{name}: its clock jumps in {places}, as where recordings are joined; mended")
         if clock.mended:
             self.notices.append(f"{name}: {_frames(clock.mended)} had no time stamp, or a wrong one; mended")
+
+    def _cut(self, promised_s: float, fps: Fraction | None) -> str:
+        """What to say of a file that ends early; nothing of a whole one."""
+        whole = True
+        # Sound and pictures may be stored apart; then one is cut short and the other whole.
+        for stream in (self._stream, *self._container.streams.audio):
+            end_s, stream_s = self._ends_s.get(stream.index, 0.0), _span_s(self._container, stream)[1]
+            indexed = _indexed(self._container, stream)
+            missing = indexed - self._packets[stream.index]
+            if missing > 0 and stream_s - end_s > _ROUNDING_S:
+                cut = f"ends after {end_s:.1f} of {stream_s:.1f} s"
+                return f"it {cut}, {_frames(missing)} missing" if stream is self._stream else f"its sound {cut}"
+            whole = whole and indexed > 0
+        if whole or promised_s - self._end_s <= _ROUNDING_S + self._unsure_s:
+            return ""
+        cut = f"it ends after {self._end_s:.1f} of {promised_s:.1f} s"
+        missing = self._stream.frames - self._packets[self._stream.index]
+        if missing <= 0:
+            missing = round((promised_s - self._end_s) * (fps or 0))
+        return f"{cut}, {_frames(missing)} missing" if missing > 0 else cut
+
+
+def frames_in(path: str) -> int | None:
+    """How many frames a file should have by its header; None if that doesn't say, or can't be read."""
+    try:
+        with _open(path, path) as container:
+            return _expected(container, _picture_stream(container, path))
+    except LivemarksError:
+        return None
 
 
 class _Pipe:
@@ -292,6 +322,25 @@ def _span_s(container: InputContainer, stream: Stream) -> tuple[float, float]:
         start, duration, tick_s = container.start_time, container.duration or 0, Fraction(1, av.time_base)
     start_s, duration_s = float((start or 0) * tick_s), float(duration * tick_s)
     return start_s, duration_s if container.format.name in _FROM_0 else start_s + duration_s
+
+
+def _indexed(container: InputContainer, stream: Stream) -> int:
+    """How many packets the index of an mp4 or mov says a stream has, but for those that its edit list leaves out.
+
+    0 for other formats, which list key frames or what was read, and for files in fragments. PyAV before 17 tells none.
+    """
+    listed = stream.frames > 0 and container.format.name.startswith("mov,")
+    return sum(entry.size > 0 for entry in stream.index_entries) if listed and hasattr(stream, "index_entries") else 0
+
+
+def _rate(stream: VideoStream) -> Fraction | None:
+    return stream.average_rate or stream.guessed_rate or None
+
+
+def _expected(container: InputContainer, stream: VideoStream) -> int | None:
+    """How many frames there should be: as counted by the file, or from how long it says it is."""
+    start_s, end_s = _span_s(container, stream)
+    return stream.frames or round(max(0, end_s - start_s) * (_rate(stream) or 0)) or None
 
 
 def _frames(count: int) -> str:
