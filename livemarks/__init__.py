@@ -18,6 +18,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from livemarks import draw, pipeline, types
     from livemarks.api import open_landmarks, open_net, open_source, open_tracker
     from livemarks.types import Frame, LivemarksError
 
@@ -26,7 +27,18 @@ if TYPE_CHECKING:
 os.environ.setdefault("OPENCV_VIDEOIO_MSMF_ENABLE_HW_TRANSFORMS", "0")
 
 __version__ = "0.1.0"
-__all__ = ["Frame", "LivemarksError", "open_landmarks", "open_net", "open_source", "open_tracker"]
+__all__ = [
+    "Frame",
+    "LivemarksError",
+    "draw",
+    "open_landmarks",
+    "open_net",
+    "open_source",
+    "open_tracker",
+    "pipeline",
+    "types",
+]
+_MODULES = ("draw", "pipeline", "types")
 
 
 def __getattr__(name: str) -> Any:
@@ -35,10 +47,12 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'livemarks' has no attribute {name!r}")
     from importlib import import_module
 
+    if name in _MODULES:
+        return import_module(f"livemarks.{name}")  # which becomes an attribute here
     value = getattr(import_module("livemarks.api" if name.startswith("open_") else "livemarks.types"), name)
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return sorted({*globals(), *__all__})
