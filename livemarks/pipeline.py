@@ -142,7 +142,7 @@ def run(
     draw: Callable[[Result], U8] | None = None,
     on_tally: Callable[[Tally], None] | None = None,
 ) -> Tally:
-    """Processes a source to its end and returns the final count. Closes the source, and every sink exactly once.
+    """Processes a source to its end and returns the final count. Closes the source, then every sink once, last first.
 
     Sinks, `draw` and `on_tally` (after each frame) are called by the calling thread, which should be the main thread:
     windows and Ctrl-C belong to it. `draw` is called once a frame, and only if some sink wants pixels; without it,
@@ -229,11 +229,13 @@ class _Run:
     def _capture(self) -> None:
         try:
             self._warm.wait()
+            expected = 0 if self._live else None  # a file's frames before the first one were another loop's, not lost
             start_s = time.perf_counter()
             for frame in self._source:
                 self._decode_s += time.perf_counter() - start_s
-                gap = frame.index - self._captured
-                self._captured = frame.index + 1  # before the loss is counted, so that a tally is never short of it
+                gap = 0 if expected is None else frame.index - expected
+                expected = frame.index + 1
+                self._captured += gap + 1  # before the loss is counted, so that a tally is never short of it
                 self._skipped += gap
                 if not self._frames.put(frame):
                     return
@@ -314,7 +316,8 @@ class _Run:
         if capture.is_alive():  # one that was never started can't be joined
             capture.join(_LAST_READ_S)
         errors = []
-        for close in (self._source.close, *(sink.close for _, sink in self._sinks)):
+        # The sinks in reverse, so that one which made a folder goes after those that wrote into it.
+        for close in (self._source.close, *(sink.close for _, sink in reversed(self._sinks))):
             try:
                 close()
             except Exception as error:  # noqa: PERF203 - the others are still to be closed; `run` raises it

@@ -140,6 +140,12 @@ def test_nothing_is_lost_offline_when_every_stage_stumbles() -> None:
     assert (tally.processed, tally.dropped, sink.closed) == (60, 0, 1)
 
 
+def test_frames_of_an_earlier_loop_are_not_lost() -> None:
+    """A file is read on where a loop over it was broken off; a gap later on is a loss all the same."""
+    tally = run(FakeSource(10, skip=(0, 1, 5)), FakeTracker(), [FakeSink()])
+    assert (tally.captured, tally.processed, tally.dropped) == (8, 7, 1)
+
+
 def test_draws_once_a_frame_and_only_for_sinks_that_look() -> None:
     drawn: list[int] = []
 
@@ -265,6 +271,22 @@ def test_a_sink_that_fails_to_close_does_not_keep_others_open() -> None:
     assert (leaky.closed, sound.closed) == (1, 1)
     with pytest.raises(ValueError, match="first"):  # an earlier error is the one to tell
         run(FakeSource(3), FakeTracker(at(1, fail(ValueError("first")))), [Leaky()])
+
+
+def test_sinks_are_closed_in_reverse() -> None:
+    """One may have made the folder that a later one writes into."""
+    closed: list[str] = []
+
+    class Named(FakeSink):
+        def __init__(self, name: str) -> None:
+            super().__init__()
+            self.name = name
+
+        def close(self) -> None:
+            closed.append(self.name)
+
+    run(FakeSource(1), FakeTracker(), [Named("folder"), Named("file in it")])
+    assert closed == ["file in it", "folder"]
 
 
 @pytest.mark.parametrize("refused", ["capture", "inference"])
