@@ -78,8 +78,8 @@ def hud(image: U8, lines: Sequence[str]) -> U8:
 def _draw_face(image: U8, face: FaceTrack, style: Style) -> None:
     xy = face.landmarks.xy
     low, high = xy.min(axis=0), xy.max(axis=0)
-    # A lone point spans nothing: the face's box has to tell its size.
-    size = math.dist(low.tolist(), high.tolist()) if len(xy) > 1 else float(np.hypot(*face.box.size_wh))
+    # A lone point, or points that fell together, span nothing: the face's box has to tell its size.
+    size = math.dist(low.tolist(), high.tolist()) or float(np.hypot(*face.box.size_wh))
     opacity = np.clip((style.lost - face.landmarks.sigma / size) / (style.lost - style.sure), 0.15, 1.0)
     color = style.colors[(face.id - 1) % len(style.colors)]
     fixed = np.rint(xy * (1 << _SHIFT)).astype(int)  # (N, 2)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 
@@ -63,6 +65,13 @@ def test_an_unsure_point_fades() -> None:
     faces = [face(SPARSE, points, sigma) for sigma in (1, 10, 50)]
     strength = [int(ink(draw.overlay(result(grey(), each), BARE)).sum()) for each in faces]
     assert strength[0] > 1.3 * strength[1] > 1.3 * 1.3 * strength[2] > 0
+
+
+def test_points_that_fell_together_are_drawn() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        drawn = ink(draw.overlay(result(grey(), face(SPARSE, [[50, 50]] * 3, sigma=1.0))))
+    assert drawn[50, 50] > 0
 
 
 def test_sizes_follow_the_face() -> None:
