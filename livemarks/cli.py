@@ -127,8 +127,6 @@ def _run(args: argparse.Namespace) -> int:
     """Runs the command. Whatever goes wrong becomes one line here, and its traceback goes to the log."""
     try:
         with signals_as_ctrl_c() as came:
-            from livemarks.types import LivemarksError  # loads numpy
-
             status: int = import_module(f"livemarks.commands.{args.command}").run(args)
         sys.stdout.flush()
         return status
@@ -147,19 +145,23 @@ def _run(args: argparse.Namespace) -> int:
         log.error("a library can't be loaded: %s; `livemarks doctor` says what is missing", error)
         log.debug("traceback", exc_info=True)
         return 2
-    except LivemarksError as error:  # after those that its own import may raise
-        log.error("%s", error)
-        log.debug("traceback", exc_info=True)
-        return 2
-    except Exception as error:  # the last resort: a fault of ours is a line as well, and never a wall of text
+    except Exception as error:
         text = (str(error).splitlines() or [""])[0]
         no_thread = isinstance(error, RuntimeError) and text == _NO_THREAD
+        mendable = no_thread or _is_livemarks_error(error)
         if no_thread:
             log.error("the system refused: %s; close other programs, or raise the limit (ulimit -u)", text)
-        else:
+        elif mendable:
+            log.error("%s", error)
+        else:  # a fault of ours is a line as well, and never a wall of text
             log.error("a fault in livemarks: %s: %s; --verbose or --log-file shows where", type(error).__name__, text)
         log.debug("traceback", exc_info=True)
-        return 2 if no_thread else 1
+        return 2 if mendable else 1
+
+
+def _is_livemarks_error(error: Exception) -> bool:
+    """Imports nothing: whoever raised one has its module, and loading numpy for it may be what has just failed."""
+    return isinstance(error, getattr(sys.modules.get("livemarks.types"), "LivemarksError", ()))
 
 
 @contextmanager

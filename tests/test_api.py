@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from contextlib import closing
 from fractions import Fraction
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,7 +18,7 @@ import pytest
 
 import livemarks
 from livemarks import api, cli, plugins
-from livemarks.types import F32, U8, LivemarksError
+from livemarks.types import F32, U8, LivemarksError, SourceInfo
 
 
 @pytest.mark.parametrize(
@@ -257,6 +259,13 @@ def test_landmarks_need_a_path() -> None:
         api.open_landmarks(None, nothing, nothing)  # type: ignore[arg-type]
 
 
+def test_a_name_that_no_file_can_have_is_one_line(still_model: Any) -> None:
+    source: Any = SimpleNamespace(info=SourceInfo("fake", None, None, None, live=False))
+    for name in ("a\0b.csv", "a\0b.jsonl"):
+        with pytest.raises(LivemarksError, match="embedded null"):
+            api.open_landmarks(name, source, api.open_net(still_model()))
+
+
 def test_landmarks_need_a_net_and_no_tracker(still_model: Any) -> None:
     source: Any = SimpleNamespace()
     with closing(api.open_tracker(still_model())) as tracker, pytest.raises(LivemarksError, match=r"^net must be what"):
@@ -269,3 +278,17 @@ def test_public_names_are_all_there() -> None:
         assert getattr(livemarks, name).__doc__
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         livemarks.nonsense  # noqa: B018
+
+
+def names_in_readme() -> set[str]:
+    text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    names = set(re.findall(r"\blivemarks\.((?:[a-z_]+\.)*\w+)", text))
+    return names | set(re.findall(r"^from livemarks import (\w+)", text, re.MULTILINE))
+
+
+@pytest.mark.parametrize("name", sorted(names_in_readme()))
+def test_what_readme_names_is_there_after_the_import(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = name.partition(".")[0]
+    monkeypatch.delitem(vars(livemarks), first, raising=False)  # as if nothing had been imported before
+    assert first in livemarks.__all__
+    assert attrgetter(name)(livemarks).__doc__

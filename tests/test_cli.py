@@ -18,6 +18,7 @@ from contextlib import suppress
 from dataclasses import replace
 from fractions import Fraction
 from functools import partial
+from importlib.abc import MetaPathFinder
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -163,8 +164,8 @@ def test_two_runs_write_the_same_bytes(run: Run, clip: Path, model: str, tmp_pat
 
 
 def test_landmarks_on_standard_output(run: Run, clip: Path, model: str) -> None:
-    status, out, _ = run("video", clip, "--landmarks", "-", "--model", model)
-    assert status == 0
+    status, out, err = run("video", clip, "--landmarks", "-", "--model", model)
+    assert (status, err[-1]) == (0, "livemarks: wrote standard output")
     assert len([json.loads(line) for line in out]) == 1 + FRAMES
 
 
@@ -231,6 +232,7 @@ def test_a_mirrored_window_leaves_the_film_alone(
     assert run("webcam", "--camera", clip, *options)[0] == 0
     mirrored = replace(draw.DEFAULT, mirrored=True)
     assert bool(screen.images) != headless
+    assert film.images
     for sink, style in ((film, draw.DEFAULT), (screen, mirrored)):
         for result, image in zip(sink.results, sink.images, strict=True):
             assert np.array_equal(np.asarray(image), draw.overlay(result, style))
@@ -247,8 +249,8 @@ def test_a_camera_that_never_gives_a_frame(caplog: pytest.LogCaptureFixture, mon
     follow = partial(_track.follow, source, FakeTracker(), [FakeSink], net=net, quiet=True, seconds=0.01)
     assert follow() == 0  # the user wanted no more
     assert [record.getMessage() for record in caplog.records] == [
-        "fake did not answer within 0 s at the end and was left alone",
         "fake: no frame came and nothing was written",
+        "fake did not answer within 0 s at the end and was left alone",
     ]
     monkeypatch.setattr(FakeSource, "status", "fake is lost; opening it again, attempt 2", raising=False)
     with pytest.raises(LivemarksError, match="fake is lost"):
@@ -341,7 +343,19 @@ def test_every_image_that_cannot_be_read_is_named_once(run: Run, photos: Path, m
     assert (status, len(err)) == (2, 2)
     assert "b.jpg" in err[0]
     assert "a.jpg" in err[1]
-    assert run("image", tmp_path, photos, "--model", model)[0] == 2
+    (tmp_path / "c.jpg").symlink_to("nowhere")
+    for also in ([], [photos]):
+        status, _, err = run("image", tmp_path, *also, "--model", model, "--quiet")
+        assert (status, len(err)) == (2, 3)
+        assert all(any(name in line for line in err) for name in ("a.jpg", "b.jpg", "c.jpg"))
+
+
+def test_images_that_cannot_be_read_leave_no_folder(run: Run, model: str, tmp_path: Path) -> None:
+    """Not even if the points were to go into it."""
+    (tmp_path / "bad.jpg").write_text("a shopping list")
+    out = tmp_path / "out"
+    assert run("image", tmp_path / "bad.jpg", "--out", out, "--landmarks", out / "o.csv", "--model", model)[0] == 2
+    assert not out.exists()
 
 
 def test_images_are_written_beside_and_never_over_their_originals(
@@ -486,6 +500,9 @@ def test_of_a_truncated_file_the_good_frames_are_written(run: Run, model: str, t
     assert 5 < len(lines) < 45
     assert len([line for line in err if "damaged" in line]) == 1
     assert not [line for line in err if "Traceback" in line]
+    status, _, err = run("video", cut, "--landmarks", points, "--model", model, "--quiet")
+    assert (status, len(err)) == (2, 1), "status 2 without a word"
+    assert "is damaged" in err[0]
 
 
 def test_a_fault_of_ours_is_one_line_too(run: Run, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -515,6 +532,28 @@ def test_a_system_without_threads_is_no_fault_of_ours(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="no program's working folder can be removed there")
+@pytest.mark.parametrize(
+    "output", [("video", "--landmarks", "o.csv"), ("image", "--landmarks", "o.csv"), ("image", "--out", "o")]
+)
+def test_a_working_folder_that_was_removed(
+    output: tuple[str, ...],
+    run: Run,
+    clip: Path,
+    photos: Path,
+    model: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    command, *options = output
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    status, out, err = run(command, clip if command == "video" else photos, *options, "--model", model)
+    assert (status, out, len(err)) == (2, [], 1)
+    assert f"{options[-1]}: No such file or directory; " in err[0]
+
+
 def test_a_name_is_part_of_a_line_and_no_command_to_the_terminal(
     run: Run, clip: Path, model: str, tmp_path: Path
 ) -> None:
@@ -533,14 +572,31 @@ def test_a_library_that_cannot_be_loaded_is_one_line(run: Run, clip: Path, monke
     def fail(_: object) -> int:
         raise ImportError("libGL.so.1: cannot open shared object file")
 
-    monkeypatch.setattr(video, "run", fail)
-    status, _, err = run("video", clip)
+    with monkeypatch.context() as broken:
+        broken.setattr(video, "run", fail)
+        status, _, err = run("video", clip)
     assert (status, len(err)) == (2, 1)
     assert "libGL.so.1" in err[0]
     assert "doctor" in err[0]
     monkeypatch.setitem(sys.modules, "livemarks.types", None)  # as without numpy
     status, _, err = run("video", clip)
     assert (status, len(err)) == (2, 1)
+
+
+@pytest.mark.parametrize(("error", "status"), [(RuntimeError("a broken numpy"), 1), (ImportError("no numpy"), 2)])
+def test_a_library_that_breaks_while_it_is_loaded_is_one_line(
+    error: Exception, status: int, run: Run, clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Finder(MetaPathFinder):
+        def find_spec(self, name: str, *_: object) -> None:
+            if name == "livemarks.types":
+                raise error
+
+    monkeypatch.setattr(sys, "meta_path", [Finder(), *sys.meta_path])
+    monkeypatch.delitem(sys.modules, "livemarks.types")
+    ended, out, err = run("video", clip)
+    assert (ended, out, len(err)) == (status, [], 1)
+    assert str(error) in err[0]
 
 
 # --- Talk -------------------------------------------------------------------------------------------------------------

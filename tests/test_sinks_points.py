@@ -257,6 +257,15 @@ def test_a_full_disk_is_told_and_leaves_whole_lines(tmp_path: Path, kind: str) -
     assert list(tmp_path.iterdir()) == [tmp_path / "out"]
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has /dev/full")
+def test_a_full_disk_behind_standard_output_is_told() -> None:
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-c", RUN, "csv", "-", "0"]
+        run = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=True, cwd=HERE)
+    why = "standard output can't be written on: No space left on device; what came before is kept"
+    assert run.stderr == f"LivemarksError {why}\n"
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_reader_who_leaves_ends_the_run(kind: str) -> None:
     command = [sys.executable, "-c", RUN, kind, "-", "0"]

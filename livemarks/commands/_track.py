@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 import logging
-import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -78,6 +77,21 @@ def open_window(source: Source, net: Net, *, mirror: bool = False) -> Sink:
     return window
 
 
+def outputs(out: str | None, landmarks: str | None) -> list[str]:
+    """What a command writes, as messages call it."""
+    from livemarks.sinks._output import shown
+
+    return [name for name in (out, landmarks and shown(landmarks)) if name]
+
+
+def open_landmarks(path: str, source: Source, net: Net, *, beside: str | None) -> Sink:
+    """The sink of --landmarks. beside: the file that is written as well, also when standard output is read no more."""
+    from livemarks import api
+
+    sink = api.open_landmarks(path, source, net)
+    return _BesideFile(sink) if beside and path == "-" else sink
+
+
 def follow(
     source: Source,
     tracker: Tracker,
@@ -90,15 +104,13 @@ def follow(
     mirrored: bool = False,
     noun: str = "frame",
 ) -> int:
-    """Runs a source to its end, or for so many seconds, and says how it went.
+    """Runs a source to its end, or for so many seconds, and says how it went, also after Ctrl-C and errors.
 
-    wrote: what the last sinks write, one each. mirrored: what is drawn will be seen in a mirror. noun: what the source
-    gives. Returns the exit status: 2 if the source was damaged, so that something of it is missing. Raises
+    wrote: what the sinks write, for the closing words. mirrored: what is drawn will be seen in a mirror. noun: what the
+    source gives. Returns the exit status: 2 if the source was damaged, so that something of it is missing. Raises
     LivemarksError if a camera is in trouble that never gave a frame.
     """
-    from livemarks import draw, pipeline
-    from livemarks.commands._progress import progress
-    from livemarks.types import LivemarksError, Tally
+    from livemarks.types import LivemarksError
 
     sinks: list[Sink] = [] if seconds is None else [_Deadline(seconds)]
     with ExitStack() as failing:
@@ -106,9 +118,40 @@ def follow(
             sinks.append(open_sink())
             failing.callback(sinks[-1].close)
         failing.pop_all()  # from here on pipeline.run closes them
-    if len(wrote) > 1 and wrote[-1] == "-":
-        sinks[-1] = _BesideFile(sinks[-1])
+    end = _run(source, tracker, sinks, quiet=quiet, mirrored=mirrored, noun=noun)
+    # A source that doesn't tell damage from other notices is taken to mean damage.
+    damaged: bool = not source.info.live and getattr(source, "damaged", bool(source.notices))
+    _tell(source.info, net, end, wrote, noun)
+    _tell_notices(source, sinks, damaged, end.error)
+    if end.error is not None:
+        raise end.error
+    trouble: str = getattr(source, "status", "")  # of a camera: what was wrong with it when it was closed
+    if trouble and not end.tally.processed:
+        raise LivemarksError(trouble)
+    return 2 if damaged else 0
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    """Of a run. tally: the last one. error: what broke it off, to be raised once all is told."""
+
+    tally: Tally
+    elapsed_s: float
+    error: BaseException | None
+
+    @property
+    def failed(self) -> bool:
+        """By an error, which Ctrl-C isn't."""
+        return isinstance(self.error, Exception)
+
+
+def _run(source: Source, tracker: Tracker, sinks: Sequence[Sink], *, quiet: bool, mirrored: bool, noun: str) -> _End:
+    from livemarks import draw, pipeline
+    from livemarks.commands._progress import progress
+    from livemarks.types import Tally
+
     last = Tally()
+    broken_off: BaseException | None = None
     started_s = time.monotonic()
     try:
         with progress(source.info, quiet, noun) as show:
@@ -120,23 +163,40 @@ def follow(
 
             overlay = partial(draw.overlay, style=replace(draw.DEFAULT, mirrored=mirrored))
             pipeline.run(source, tracker, sinks, draw=overlay, on_tally=on_tally)
-    finally:  # also after Ctrl-C and errors: what was done is kept, and told
-        error = sys.exc_info()[1]
-        failed = isinstance(error, Exception)  # which KeyboardInterrupt isn't
-        if last.processed:
-            _tell(source.info, net, last, time.monotonic() - started_s, () if failed else wrote, noun)
-        for reporter in (source, *sinks):
-            for notice in getattr(reporter, "notices", ()):
-                if notice not in str(error):  # some errors are the first of the notices
-                    log.warning("%s", notice)
-        if not (last.processed or failed):
-            log.warning("%s: no %s came and nothing was written", source.info.name, noun)
-    trouble: str = getattr(source, "status", "")  # of a camera: what was wrong with it when it was closed
-    if trouble and not last.processed:
-        raise LivemarksError(trouble)
-    # A source that doesn't tell damage from other notices is taken to mean damage.
-    damaged: bool = getattr(source, "damaged", bool(source.notices))
-    return 2 if damaged and not source.info.live else 0
+    except BaseException as error:
+        broken_off = error
+    return _End(last, time.monotonic() - started_s, broken_off)
+
+
+def _tell(info: SourceInfo, net: Net, end: _End, wrote: Sequence[str], noun: str) -> None:
+    """What was done, and how quickly."""
+    tally = end.tally
+    if not tally.processed:
+        if not end.failed:
+            log.warning("%s: no %s came and nothing was written", info.name, noun)
+        return
+    pace = f"{end.elapsed_s:.1f} s ({tally.processed / max(end.elapsed_s, 1e-3):.1f} a second)"
+    dropped = f", {tally.dropped} of {tally.captured} dropped" if info.live else ""
+    faces = f"a face in {tally.faces} ({100 * tally.faces / tally.processed:.1f} %)"
+    runs_on = f"{net.card.name} on {net.runner.label}"
+    log.info("%s: %s in %s%s; %s; %s", info.name, counted(tally.processed, noun), pace, dropped, faces, runs_on)
+    columns = [(stage, f"{1e3 * s:.2f}") for stage, s in tally.stage_s.items() if s > 0 and stage != _Deadline.stage]
+    widths = [max(map(len, column)) for column in columns]
+    for title, row in zip(("stage", f"ms per {noun}"), zip(*columns, strict=True), strict=False):
+        log.info("%-12s  %s", title, "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)))
+    if wrote and not end.failed:
+        log.info("wrote %s", ", ".join(wrote))
+
+
+def _tell_notices(source: Source, sinks: Sequence[Sink], damaged: bool, error: BaseException | None) -> None:
+    """What was lost: as an error where it makes the exit status 2, so that --quiet doesn't hide it."""
+    still_to_come = "" if error is None else str(error)  # of images none of which can be read, it tells the first
+    for notice in source.notices:
+        if notice not in still_to_come:
+            log.log(logging.ERROR if damaged else logging.WARNING, "%s", notice)
+    for sink in sinks:
+        for notice in getattr(sink, "notices", ()):
+            log.warning("%s", notice)
 
 
 class _BesideFile:
@@ -183,18 +243,3 @@ class _Deadline:
             raise Stop
 
     def close(self) -> None: ...
-
-
-def _tell(info: SourceInfo, net: Net, tally: Tally, elapsed_s: float, wrote: Sequence[str], noun: str) -> None:
-    dropped = f", {tally.dropped} of {tally.captured} dropped" if info.live else ""
-    log.info(
-        "%s: %s in %.1f s (%.1f a second)%s; a face in %d (%.1f %%); %s on %s",
-        *(info.name, counted(tally.processed, noun), elapsed_s, tally.processed / max(elapsed_s, 1e-3), dropped),
-        *(tally.faces, 100 * tally.faces / tally.processed, net.card.name, net.runner.label),
-    )
-    columns = [(stage, f"{1e3 * s:.2f}") for stage, s in tally.stage_s.items() if s > 0 and stage != _Deadline.stage]
-    widths = [max(map(len, column)) for column in columns]
-    for title, row in zip(("stage", f"ms per {noun}"), zip(*columns, strict=True), strict=False):
-        log.info("%-12s  %s", title, "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)))
-    if wrote:
-        log.info("wrote %s", ", ".join(wrote))

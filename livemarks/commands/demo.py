@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
             number += 1
             out = f"demo-{number}.mp4"
         log.info("no window: %s; writing %s instead", reason, out)
-    outputs = [path for path in (out, args.landmarks) if path]
+    outputs = _track.outputs(out, args.landmarks)
     portrait = cv2.imread(str(PORTRAIT))
     if portrait is None:
         raise LivemarksError(f"{PORTRAIT} is missing or damaged; install livemarks again")
@@ -69,5 +69,5 @@ def run(args: argparse.Namespace) -> int:
         if out:
             sinks.append(lambda: plugins.load("sinks", "video")(out, source.info))
         if args.landmarks:
-            sinks.append(lambda: api.open_landmarks(args.landmarks, source, net))
+            sinks.append(lambda: _track.open_landmarks(args.landmarks, source, net, beside=out))
         return _track.follow(source, tracker, sinks, net=net, wrote=outputs, quiet=args.quiet)

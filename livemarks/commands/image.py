@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
@@ -26,7 +26,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from livemarks import api, plugins
+    from livemarks import plugins
     from livemarks.landmarker import Landmarker
     from livemarks.types import LivemarksError
 
@@ -35,9 +35,9 @@ def run(args: argparse.Namespace) -> int:
         stack.callback(source.close)
         originals = [os.path.realpath(file) for file in source.files]
         folders = {*map(os.path.dirname, originals), *(os.path.realpath(file.parent) for file in source.files)}  # links
-        if args.out and os.path.realpath(args.out) in folders:
+        if args.out and _is_one_of(args.out, folders):
             raise LivemarksError(f"{args.out} holds the originals, which would be overwritten; choose another --out")
-        if args.landmarks not in (None, "-") and os.path.realpath(args.landmarks) in originals:
+        if args.landmarks not in (None, "-") and _is_one_of(args.landmarks, originals):
             raise LivemarksError(f"can't write {args.landmarks}: it is an input; give the output another name")
         net = _track.open_net(args)
         stack.callback(net.runner.close)
@@ -49,11 +49,15 @@ def run(args: argparse.Namespace) -> int:
         if args.out:
             sinks.append(lambda: plugins.load("sinks", "images")(args.out, source.names))
         if args.landmarks:
-            sinks.append(lambda: api.open_landmarks(args.landmarks, source, net))
+            sinks.append(lambda: _track.open_landmarks(args.landmarks, source, net, beside=args.out))
         if not sinks:
             sinks.append(lambda: _Count(source.names))
-        wrote = [path for path in (args.out, args.landmarks) if path]
+        wrote = _track.outputs(args.out, args.landmarks)
         return _track.follow(source, tracker, sinks, net=net, wrote=wrote, quiet=args.quiet, noun="image")
+
+
+def _is_one_of(path: str, others: Iterable[str]) -> bool:
+    return os.path.exists(path) and any(os.path.exists(other) and os.path.samefile(path, other) for other in others)
 
 
 class _Alone:

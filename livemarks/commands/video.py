@@ -24,7 +24,7 @@ def run(args: argparse.Namespace) -> int:
     from livemarks import api, plugins
     from livemarks.types import LivemarksError
 
-    outputs = [path for path in (args.out, args.landmarks) if path]
+    outputs = _track.outputs(args.out, args.landmarks)
     if not outputs:
         raise LivemarksError("nothing to write: give --out OUT.mp4, --landmarks FILE.jsonl, or both")
     with closing(plugins.load("sources", "video")(args.input)) as source:
@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
         if args.out:
             sinks.append(lambda: plugins.load("sinks", "video")(args.out, source.info))
         if args.landmarks:
-            sinks.append(lambda: api.open_landmarks(args.landmarks, source, net))
+            sinks.append(lambda: _track.open_landmarks(args.landmarks, source, net, beside=args.out))
         with closing(
             api.open_tracker(net, faces=args.faces, smooth=args.smooth, range=args.range, detector=args.detector)
         ) as tracker:

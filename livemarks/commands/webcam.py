@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
     from livemarks import api, plugins
     from livemarks.sinks.window import no_display
 
-    outputs = [path for path in (args.record, args.landmarks) if path]
+    outputs = _track.outputs(args.record, args.landmarks)
     window = not args.headless
     if window and (reason := no_display()):
         window = False
@@ -98,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
             film = partial(plugins.load("sinks", "video"), args.record, source.info)
             sinks.append((lambda: _Unmirrored(film())) if mirrored else film)
         if args.landmarks:
-            sinks.append(lambda: api.open_landmarks(args.landmarks, source, net))
+            sinks.append(lambda: _track.open_landmarks(args.landmarks, source, net, beside=args.record))
         quiet = args.quiet or window  # the window's HUD says it all
         return _track.follow(
             *(source, tracker, sinks),

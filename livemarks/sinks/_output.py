@@ -24,17 +24,17 @@ class Draft:
     """
 
     def __init__(self, target: str, source: str | None) -> None:
-        # The file that a link points to is replaced, not the link.
-        self.target = os.path.realpath(target)
+        try:
+            # The file that a link points to is replaced, not the link.
+            self.target = os.path.realpath(target)
+            with suppress(FileNotFoundError):
+                os.lstat(self.target)
+        except (OSError, ValueError) as error:  # no working folder any more; too long a name; a NUL in it
+            why = error.strerror if isinstance(error, OSError) else error
+            raise LivemarksError(f"can't write {target}: {why}; name another file") from error
         folder, name = os.path.split(self.target)
         if _WINDOWS and _NO_NAME.search(name):
             raise LivemarksError(f"can't write {target}: Windows allows no such name; choose another one")
-        try:
-            os.lstat(self.target)
-        except FileNotFoundError:
-            pass
-        except OSError as error:  # too long a name, for one: that of the draft is shorter
-            raise LivemarksError(f"can't write {target}: {error.strerror}") from error
         if os.path.isdir(self.target):
             raise LivemarksError(f"can't write {target}: that is a folder; name a file in it")
         if not os.path.isdir(folder):
@@ -67,11 +67,16 @@ class Draft:
             os.remove(self.path)
 
 
+def shown(path: str) -> str:
+    """What messages call the file that `path` names to `Lines`."""
+    return "standard output" if path == "-" else path
+
+
 class Lines:
     """Text, line by line, into a file, or to standard output if the path is "-"."""
 
     def __init__(self, path: str, source: str | None) -> None:
-        self._name = path
+        self._name = shown(path)
         self._draft = None if path == "-" else Draft(path, source)
         where = _own_stdout() if self._draft is None else self._draft.path
         self._file = open(where, "wb")  # noqa: SIM115 - closed by `close`
@@ -118,13 +123,14 @@ def _own_stdout() -> int:
         raise LivemarksError("there is no standard output to write on; name a file") from error
 
 
-class Clock:
-    """Time in a file: that of the media itself, but live counts from the first frame, as any recording does."""
+class TimeOrigin:
+    """Where time in a file counts from: the media's own zero, but live from the first frame, as any recording does."""
 
     def __init__(self, live: bool) -> None:
         self._zero_s = None if live else 0.0
 
-    def __call__(self, t_s: float) -> float:
+    def since(self, t_s: float) -> float:
+        """How long after it, in seconds, a frame's t_s is; the first one asked for sets that of a live source."""
         if self._zero_s is None:
             self._zero_s = t_s
         return t_s - self._zero_s

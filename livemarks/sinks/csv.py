@@ -6,7 +6,7 @@ import csv
 import io
 from collections.abc import Sequence
 
-from livemarks.sinks._output import Clock, Lines
+from livemarks.sinks._output import Lines, TimeOrigin
 from livemarks.types import U8, Result, Scheme, SourceInfo, Tally
 
 _COLUMNS = ("frame", "t", "id", "score", "point", "x", "y", "sigma")
@@ -32,7 +32,7 @@ class Sink:
         names: Sequence[str] | None = None,
     ) -> None:
         self._names = names
-        self._clock = Clock(info.live)
+        self._origin = TimeOrigin(info.live)
         self._lines = Lines(path, info.path)
         self._begun = False
 
@@ -42,7 +42,7 @@ class Sink:
         if not self._begun:
             rows.writerow(_COLUMNS if self._names is None else (*_COLUMNS, "image"))
             self._begun = True
-        index, t = result.frame.index, f"{self._clock(result.frame.t_s):.6f}"
+        index, t = result.frame.index, f"{self._origin.since(result.frame.t_s):.6f}"
         name = () if self._names is None else (self._names[index],)
         for face in result.faces:
             head = (index, t, face.id, f"{face.landmarks.presence:.3f}")

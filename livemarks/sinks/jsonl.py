@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from livemarks import __version__
-from livemarks.sinks._output import Clock, Lines
+from livemarks.sinks._output import Lines, TimeOrigin
 from livemarks.types import U8, FaceTrack, Result, Scheme, SourceInfo, Tally
 
 
@@ -45,12 +45,12 @@ class Sink:
             "backend": backend,
         }
         self._names = names
-        self._clock = Clock(info.live)
+        self._origin = TimeOrigin(info.live)
         self._lines = Lines(path, info.path)
 
     def write(self, result: Result, image: U8 | None, tally: Tally) -> None:  # noqa: ARG002 - points only
         frame = result.frame
-        line: dict[str, Any] = {"frame": frame.index, "t": round(self._clock(frame.t_s), 6)}
+        line: dict[str, Any] = {"frame": frame.index, "t": round(self._origin.since(frame.t_s), 6)}
         if self._names is not None:
             line["image"] = self._names[frame.index]
         line["faces"] = [_face(face) for face in result.faces]

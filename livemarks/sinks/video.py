@@ -19,7 +19,7 @@ from av.video.frame import VideoFrame
 
 from livemarks.sinks._layout import missing_layout
 from livemarks.sinks._original import Original
-from livemarks.sinks._output import Clock, Draft
+from livemarks.sinks._output import Draft, TimeOrigin
 from livemarks.types import U8, LivemarksError, Result, SourceInfo, Tally
 
 _FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
@@ -82,7 +82,7 @@ class Sink:
         self._format = _FORMATS[suffix]
         self._draft = Draft(path, info.path)
         self._info = info
-        self._clock = Clock(info.live)
+        self._origin = TimeOrigin(info.live)
         self._t_s, self._left_out_s = 0.0, 0.0  # of the newest frame; of pauses
         self._film: _Film | None = None  # begun by the first frame, whose size it takes
         self._broken = False
@@ -90,7 +90,7 @@ class Sink:
     def write(self, result: Result, image: U8 | None, tally: Tally) -> None:  # noqa: ARG002 - pixels only
         """LivemarksError if the disk is full."""
         picture = result.frame.image if image is None else image
-        t_s = self._clock(result.frame.t_s) - self._left_out_s
+        t_s = self._origin.since(result.frame.t_s) - self._left_out_s
         if self._info.live and t_s - self._t_s > _PAUSE_S:
             shorter_s = t_s - self._t_s - _SHORT_PAUSE_S
             self._left_out_s += shorter_s
