@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from fractions import Fraction
 from itertools import islice, pairwise
@@ -357,13 +357,45 @@ def test_a_file_plays_at_its_own_uneven_pace_and_ends(tmp_path: Path) -> None:
     assert source.reopened == 0
 
 
-def test_nothing_is_asked_of_a_file_so_nothing_is_told(tmp_path: Path) -> None:
+def test_nothing_is_asked_of_a_file_which_is_told(tmp_path: Path) -> None:
     now = FakeTime()
     clip = write_clip(tmp_path / "clip.mp4", [200 * i for i in range(12)])
     source = Source(str(clip), size_wh=(1280, 720), fps=60, clock=now.clock, sleep=now.sleep)
     assert len(list(source)) == 12
     source.close()
+    assert source.notices == [f"{clip} has a size and a rate of its own; only cameras can be asked for others"]
+
+
+@pytest.mark.parametrize("name", ["clip.mp4", "clip.mkv"])
+def test_a_film_that_starts_late_has_no_more_frames(tmp_path: Path, name: str) -> None:
+    source = Source(str(write_clip(tmp_path / name, [100_000 + 100 * i // 3 for i in range(10)])))
+    source.close()
+    assert source.info.frames == pytest.approx(10, abs=1)
+
+
+def test_slow_shows_are_played_as_they_are(tmp_path: Path) -> None:
+    now = FakeTime()
+    source = Source(str(write_clip(tmp_path / "clip.mkv", [0, 10_000, 20_000])), clock=now.clock, sleep=now.sleep)
+    assert [frame.t_s for frame in source] == pytest.approx([1000, 1010, 1020])
     assert source.notices == []
+
+
+@pytest.mark.parametrize(
+    "leaps_s",
+    [
+        {5: 64_800.0, 6: -64_800.0},  # one wrong time stamp
+        {5: 600.0},  # another recording
+        {5: 600.0, 8: -3000.0},  # and one of earlier
+    ],
+)
+def test_a_clock_that_leaps_is_not_waited_for(tmp_path: Path, leaps_s: dict[int, float]) -> None:
+    path = tmp_path / "clip.ts"
+    path.touch()
+    fake = FakeFile(12, decode_s=0.001, leaps_s=leaps_s)
+    source = source_of(fake, str(path))
+    assert np.diff([frame.t_s for frame in source]) == pytest.approx([0.02] * 11)
+    assert max(fake.time.slept_s) < 0.1
+    assert source.notices == [f"{path}: its clock leaps ahead; played on without a wait"]
 
 
 def test_a_file_plays_in_real_time_as_a_camera_does(tmp_path: Path) -> None:
@@ -437,16 +469,22 @@ def test_the_file_behind_an_address_is_known(tmp_path: Path) -> None:
 
 
 class FakeFile(FakeCamera):
-    """A file whose frames are 20 ms apart, and take `decode_s` each to decode."""
+    """A file whose frames are 20 ms apart, and take `decode_s` each to decode. leaps_s: of its clock, by frame."""
 
-    def __init__(self, count: int, decode_s: float, unstamped: bool = False) -> None:
+    def __init__(
+        self, count: int, decode_s: float, unstamped: bool = False, leaps_s: Mapping[int, float] | None = None
+    ) -> None:
         super().__init__(["new"] * count, period_s=0.02)
         self._properties = {cv2.CAP_PROP_FPS: 50, cv2.CAP_PROP_FRAME_COUNT: count}
         self._decode_s = decode_s
         self._unstamped = unstamped
+        self._leaps_s = leaps_s or {}
+        self._grabbed = 0
 
     def grab(self) -> bool:
         self.time.now_s += self._decode_s - self._period_s
+        self.position_s += self._leaps_s.get(self._grabbed, 0.0)
+        self._grabbed += 1
         return super().grab()
 
     def get(self, prop: int, /) -> float:

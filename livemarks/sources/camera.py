@@ -57,6 +57,9 @@ _CLOSE_S = 1.0
 _MOST_SKIPPED = 4
 _LATE_S = 1.0
 
+# Few shows stay at a picture for longer: such a leap is a wrong time stamp, or where recordings were joined.
+_MOST_STILL_S = 15.0
+
 
 class Source:
     """A live source. Raises LivemarksError if the device doesn't open or gives no picture.
@@ -103,16 +106,23 @@ class Source:
         if first is None:
             raise LivemarksError(_devices.why(self._target, name, sys.platform))
         self._first: U8 | None = first
+        path = _devices.file(self._target)
         rate, count = self._get(cv2.CAP_PROP_FPS), self._get(cv2.CAP_PROP_FRAME_COUNT)
         # Cameras and endless streams have a length of 0 or less, or nonsense, and often no rate either.
         frames = int(count) if _devices.is_media(self._target) and 0 < count < 1e9 else None
+        if path is not None:
+            from livemarks.sources._media import frames_in  # here, since a camera needs no PyAV
+
+            frames = frames_in(path) or frames  # OpenCV counts the time before a film that starts late
         self._ends = frames is not None or os.path.isfile(str(self._target))
         nominal = Fraction(rate).limit_denominator(1001) if 1 <= rate <= 1000 else None
         self._stored_wh = first.shape[1], first.shape[0]
         got_wh = square_wh(*self._stored_wh, self._pixel_aspect())
-        self.info = SourceInfo(name, got_wh, nominal, frames, live=True, path=_devices.file(self._target))
+        self.info = SourceInfo(name, got_wh, nominal, frames, live=True, path=path)
         if self._asked_wh is not None and self._asked_wh != got_wh:
             self.notices.append(f"{name} was asked for {_size(self._asked_wh)} and gives {_size(got_wh)}")
+        if _devices.is_media(self._target) and (size_wh is not None or fps is not None):
+            self.notices.append(f"{name} has a size and a rate of its own; only cameras can be asked for others")
 
     def __iter__(self) -> Iterator[Frame]:
         return self._play() if self._ends else self._watch()
@@ -170,12 +180,18 @@ class Source:
         period_s = float(1 / self.info.fps) if self.info.fps else 1 / 25
         media_s = self._get(cv2.CAP_PROP_POS_MSEC) / 1000
         zero_s = self._clock() - media_s  # media time 0 on our clock
+        moved_s = 0.0  # from the time stamps to media time
         skipped = 0
         for index in itertools.count():
             if index > 0:  # the first was grabbed when the file was opened
                 if self._grab() is None:
                     return
-                position_s = self._get(cv2.CAP_PROP_POS_MSEC) / 1000
+                position_s = self._get(cv2.CAP_PROP_POS_MSEC) / 1000 + moved_s
+                if abs(position_s - media_s) > _MOST_STILL_S:
+                    if position_s > media_s:
+                        self._note(f"{self.info.name}: its clock leaps ahead; played on without a wait")
+                    moved_s += media_s + period_s - position_s
+                    position_s = media_s + period_s
                 media_s = position_s if position_s > media_s else media_s + period_s  # time stamps may be missing
             late_s = self._clock() - zero_s - media_s
             if late_s > _LATE_S:

@@ -14,29 +14,20 @@ from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any, cast
 
-import av
 from av.buffer import Buffer
-from av.container import InputContainer
 from av.error import FFmpegError
 from av.packet import Packet
-from av.stream import Disposition, Stream
 from av.video.frame import VideoFrame
-from av.video.stream import VideoStream
 
 from livemarks.clocks import jumps, zero_s
 from livemarks.sources._clock import Clock
+from livemarks.sources._media import frames_of, indexed, open_media, picture_stream, rate_of, span_s
 from livemarks.sources._pictures import Canvas, Turn
 from livemarks.types import U8, Frame, LivemarksError, SourceInfo
-
-# FFmpeg takes a file with one of these suffixes for pictures made of letters, whatever is in it.
-_TEXT_ART = ("ansi", "bintext", "idf", "xbin")
 
 # Headers round the durations they promise, some to the frame and some to a sound packet (at most 0.1 s), so a file is
 # cut short only if it ends this much early.
 _ROUNDING_S = 0.25
-
-# A duration counts from 0 in these formats, and not from where the film starts; with FLV that is up to its writer.
-_FROM_0 = ("asf", "flv", "matroska,webm", "nut")
 
 # Counter-clockwise, as PyAV counts.
 _QUARTER_TURNS: tuple[Turn, ...] = ((1, 0, 0, 1), (0, -1, 1, 0), (-1, 0, 0, -1), (0, 1, -1, 0))
@@ -57,9 +48,9 @@ class Source:
         self._input = _Pipe(path) if path == "-" or _is_pipe(path) else None
         name = "standard input" if path == "-" else path
         try:
-            self._container = _open(path if self._input is None else self._input.file, name)
+            self._container = open_media(path if self._input is None else self._input.file, name)
             try:
-                self._stream = _picture_stream(self._container, name)
+                self._stream = picture_stream(self._container, name)
             except LivemarksError:
                 self._container.close()
                 raise
@@ -82,7 +73,7 @@ class Source:
         self._ends_s: dict[int, float] = {}  # the latest end among them
         self._unsure_s = 0.0  # how much later that may be
 
-        fps = _rate(self._stream)
+        fps = rate_of(self._stream)
         pictures = self._decode(name, fps)
         first = next(pictures, None)
         if first is None:
@@ -98,7 +89,7 @@ class Source:
             name,
             (width, height),
             fps,
-            _expected(self._container, self._stream),
+            frames_of(self._container, self._stream),
             live=False,
             path=path if os.path.isfile(path) else None,  # a pipe can't be read a second time for its sound
             time_base=self._time_base,
@@ -128,7 +119,7 @@ class Source:
     def _decode(self, name: str, fps: Fraction | None) -> Iterator[tuple[U8, Fraction]]:
         """Images in order of presentation, each with its time in ticks; skips what can't be decoded, and says so."""
         streams = (self._stream, *self._container.streams.audio)
-        promised_s = max(_span_s(self._container, stream)[1] for stream in streams)
+        promised_s = max(span_s(self._container, stream)[1] for stream in streams)
         canvas: Canvas | None = None
         clock = Clock(self._time_base, fps, end_s=0.0 if jumps(self._container) else promised_s)
         for packet in itertools.chain(self._demux(), [None]):  # None makes the decoder hand out what it holds back
@@ -192,13 +183,13 @@ class Source:
         whole = True
         # Sound and pictures may be stored apart; then one is cut short and the other whole.
         for stream in (self._stream, *self._container.streams.audio):
-            end_s, stream_s = self._ends_s.get(stream.index, 0.0), _span_s(self._container, stream)[1]
-            indexed = _indexed(self._container, stream)
-            missing = indexed - self._packets[stream.index]
+            end_s, stream_s = self._ends_s.get(stream.index, 0.0), span_s(self._container, stream)[1]
+            listed = indexed(self._container, stream)
+            missing = listed - self._packets[stream.index]
             if missing > 0 and stream_s - end_s > _ROUNDING_S:
                 cut = f"ends after {end_s:.1f} of {stream_s:.1f} s"
                 return f"it {cut}, {_frames(missing)} missing" if stream is self._stream else f"its sound {cut}"
-            whole = whole and indexed > 0
+            whole = whole and listed > 0
         if whole or promised_s - self._end_s <= _ROUNDING_S + self._unsure_s:
             return ""
         cut = f"it ends after {self._end_s:.1f} of {promised_s:.1f} s"
@@ -206,15 +197,6 @@ class Source:
         if missing <= 0:
             missing = round((promised_s - self._end_s) * (fps or 0))
         return f"{cut}, {_frames(missing)} missing" if missing > 0 else cut
-
-
-def frames_in(path: str) -> int | None:
-    """How many frames a file should have by its header; None if that doesn't say, or can't be read."""
-    try:
-        with _open(path, path) as container:
-            return _expected(container, _picture_stream(container, path))
-    except LivemarksError:
-        return None
 
 
 class _Pipe:
@@ -268,40 +250,6 @@ def _is_pipe(path: str) -> bool:
     return os.path.exists(path) and stat.S_ISFIFO(os.stat(path).st_mode)
 
 
-def _open(file: Any, name: str) -> InputContainer:
-    """The file as FFmpeg sees it. LivemarksError, with the reason, if it is not a media file that can be read."""
-    if isinstance(file, str):
-        if os.path.isdir(file):
-            raise LivemarksError(f"{name} is a folder, not a video; `livemarks image` reads a folder of images")
-        if "://" in file and not os.path.exists(file):
-            raise LivemarksError(f"{name} is an address: fetch it first, or `livemarks webcam --camera` plays it")
-        file = f"file:{file}"  # or a colon in its name would make it an address
-    # FFmpeg is silent in PyAV unless someone asks for its log. Lists of other media (.m3u8, .sdp) may not lead anywhere
-    # but to files: nothing is ever fetched.
-    options = {"protocol_whitelist": "file,pipe"}
-    try:
-        container: InputContainer = av.open(file, "r", container_options=options, metadata_errors="replace")
-    except FileNotFoundError:
-        raise LivemarksError(f"{name}: there is no such file") from None
-    except PermissionError:
-        raise LivemarksError(f"{name}: no permission to read it") from None
-    except FFmpegError as error:
-        why = "it is no media file, or it is cut short and lacks its index"
-        raise LivemarksError(f"{name} can't be read as video ({error.strerror}): {why}") from error
-    return container
-
-
-def _picture_stream(container: InputContainer, name: str) -> VideoStream:
-    """The best video stream, by FFmpeg's choice. LivemarksError if there is none."""
-    stream = container.streams.best("video")
-    if not isinstance(stream, VideoStream) or Disposition.attached_pic in Disposition(stream.disposition):
-        why = "only sound" if container.streams.audio else "or it is cut short and lacks its index"
-        raise LivemarksError(f"{name} has no video in it, {why}")
-    if stream.codec_context is None or stream.codec_context.name in _TEXT_ART:
-        raise LivemarksError(f"{name} is no video that can be decoded")
-    return stream
-
-
 def _turn(picture: VideoFrame) -> Turn:
     """How the file says a picture is to be shown."""
     try:
@@ -312,35 +260,6 @@ def _turn(picture: VideoFrame) -> Turn:
         return _QUARTER_TURNS[0]
     a, b, _, c, d = struct.unpack_from("=5i", cast(Buffer, matrix))
     return a, b, c, d
-
-
-def _span_s(container: InputContainer, stream: Stream) -> tuple[float, float]:
-    """When a stream starts and ends, by the file's header; 0 if it doesn't say. The earliest end that it may mean."""
-    if stream.duration and stream.time_base:
-        start, duration, tick_s = stream.start_time, stream.duration, stream.time_base
-    else:
-        start, duration, tick_s = container.start_time, container.duration or 0, Fraction(1, av.time_base)
-    start_s, duration_s = float((start or 0) * tick_s), float(duration * tick_s)
-    return start_s, duration_s if container.format.name in _FROM_0 else start_s + duration_s
-
-
-def _indexed(container: InputContainer, stream: Stream) -> int:
-    """How many packets the index of an mp4 or mov says a stream has, but for those that its edit list leaves out.
-
-    0 for other formats, which list key frames or what was read, and for files in fragments. PyAV before 17 tells none.
-    """
-    listed = stream.frames > 0 and container.format.name.startswith("mov,")
-    return sum(entry.size > 0 for entry in stream.index_entries) if listed and hasattr(stream, "index_entries") else 0
-
-
-def _rate(stream: VideoStream) -> Fraction | None:
-    return stream.average_rate or stream.guessed_rate or None
-
-
-def _expected(container: InputContainer, stream: VideoStream) -> int | None:
-    """How many frames there should be: as counted by the file, or from how long it says it is."""
-    start_s, end_s = _span_s(container, stream)
-    return stream.frames or round(max(0, end_s - start_s) * (_rate(stream) or 0)) or None
 
 
 def _frames(count: int) -> str:
