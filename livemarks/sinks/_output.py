@@ -31,7 +31,7 @@ class Draft:
                 os.lstat(self.target)
         except (OSError, ValueError) as error:  # no working folder any more; too long a name; a NUL in it
             why = error.strerror if isinstance(error, OSError) else error
-            raise LivemarksError(f"can't write {target}: {why}; name another file") from error
+            raise LivemarksError(f"can't write {target}: {why}; choose another name or folder") from error
         folder, name = os.path.split(self.target)
         if _WINDOWS and _NO_NAME.search(name):
             raise LivemarksError(f"can't write {target}: Windows allows no such name; choose another one")
