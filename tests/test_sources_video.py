@@ -212,9 +212,39 @@ def test_frames_may_change_their_size(tmp_path: Path) -> None:
     (tmp_path / "both.h264").write_bytes(
         small + media.make_clip(tmp_path / "large.h264", large, format="h264").read_bytes()
     )
-    images, _, _ = read(tmp_path / "both.h264")
+    images, _, source = read(tmp_path / "both.h264")
     assert [media.number(image) for image in images] == list(range(10))
     assert {image.shape for image in images} == {(64, 96, 3)}
+    assert not any("shape" in notice for notice in source.notices)
+
+
+@pytest.mark.parametrize(
+    ("size_wh", "aspect", "top", "left"),
+    [
+        ((64, 96), "1", 0, 27),  # a telephone that was turned
+        ((192, 64), "1", 16, 0),
+        ((96, 64), "2", 16, 0),  # of the same size, with wider pixels
+    ],
+)
+def test_frames_of_another_shape_keep_it(
+    tmp_path: Path, size_wh: tuple[int, int], aspect: str, top: int, left: int
+) -> None:
+    """White ones after numbered ones; they are `top` or `left` pixels from the edges."""
+    settings = {"sample_aspect_ratio": Fraction(aspect)}
+    one = media.make_clip(tmp_path / "one.ts", 5)
+    white = [np.full((size_wh[1], size_wh[0], 3), 255, np.uint8)] * 5
+    two = media.make_clip(tmp_path / "two.ts", white, stamps=range(5, 10), settings=settings)
+    path = tmp_path / "both.ts"
+    path.write_bytes(one.read_bytes() + two.read_bytes())
+    images, _, source = read(path)
+    want = np.zeros((64, 96), bool)
+    want[top : 64 - top, left : 96 - left] = True
+    assert [media.number(image) for image in images[:5]] == list(range(5))
+    for image in images[5:]:
+        wrong = (image.mean(axis=2) > 128) != want
+        assert wrong.mean() < 0.03, "an edge may be a pixel off"
+    assert f"{path} changes its shape: 5 frames with black bars, to fit the first" in source.notices
+    assert not source.damaged
 
 
 # --- damage -----------------------------------------------------------------------------------------------------------

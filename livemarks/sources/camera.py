@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 
 from livemarks.sources import _devices
-from livemarks.sources._square import square_wh
+from livemarks.sources._square import centred, fitted_wh, square_wh
 from livemarks.types import U8, Frame, LivemarksError, SourceInfo
 
 # With one buffer a V4L2 driver has nowhere to put the next picture while we read this one, and half the rate is lost.
@@ -214,11 +214,11 @@ class Source:
         self._made = [*self._made[:1], (index, t_s)]
         size_wh, stored_wh = self.info.size_wh, (image.shape[1], image.shape[0])
         if size_wh is not None and size_wh != stored_wh:
-            way = cv2.INTER_LINEAR  # to stretch pixels that aren't square
+            way, inner_wh = cv2.INTER_LINEAR, size_wh  # to stretch pixels that aren't square
             if stored_wh != self._stored_wh:
                 self._note(f"{self.info.name} changed its size; its pictures were scaled to {_size(size_wh)} again")
-                way = cv2.INTER_AREA
-            image = np.asarray(cv2.resize(image, size_wh, interpolation=way), np.uint8)
+                way, inner_wh = cv2.INTER_AREA, fitted_wh(square_wh(*stored_wh, self._pixel_aspect()), size_wh)
+            image = centred(np.asarray(cv2.resize(image, inner_wh, interpolation=way), np.uint8), size_wh)
         return Frame(image, index, t_s)
 
     def _reopen(self, trouble: str) -> None:

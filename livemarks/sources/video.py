@@ -68,7 +68,7 @@ class Source:
         self._time_base = self._stream.time_base or Fraction(1, 90_000)
         self._zero = zero_s(self._container) / self._time_base  # in ticks
         self._why = ""  # FFmpeg's words for what went wrong last
-        self._undecodable = self._marred = 0
+        self._undecodable = self._marred = self._fitted = 0
         self._packets: Counter[int] = Counter()  # read so far, by the number of their stream
         self._ends_s: dict[int, float] = {}  # the latest end among them
         self._unsure_s = 0.0  # how much later that may be
@@ -121,13 +121,18 @@ class Source:
         streams = (self._stream, *self._container.streams.audio)
         promised_s = max(span_s(self._container, stream)[1] for stream in streams)
         canvas: Canvas | None = None
+        coded = self._stream.codec_context
         clock = Clock(self._time_base, fps, end_s=0.0 if jumps(self._container) else promised_s)
         for packet in itertools.chain(self._demux(), [None]):  # None makes the decoder hand out what it holds back
             try:
                 for picture in self._stream.decode(packet):
                     if canvas is None:
                         canvas = Canvas(picture, _turn(picture), self._stream.sample_aspect_ratio)
-                    image = canvas(picture)
+                        first_aspect = aspect = coded.sample_aspect_ratio
+                    if picture.key_frame:  # others may be from before a change, which the decoder has read by now
+                        aspect = coded.sample_aspect_ratio
+                    image = canvas(picture, None if aspect == first_aspect else aspect)
+                    self._fitted = canvas.fitted
                     self._marred += picture.is_corrupt
                     yield image, clock(picture) - self._zero
             except FFmpegError as error:  # noqa: PERF203 - damage is seen packet by packet
@@ -172,6 +177,8 @@ class Source:
         if damage:
             self.damaged = True
             self.notices.append(f"{name} is damaged: {'; '.join(damage)}")
+        if self._fitted:
+            self.notices.append(f"{name} changes its shape: {_frames(self._fitted)} with black bars, to fit the first")
         if clock.joints:
             places = "1 place" if clock.joints == 1 else f"{clock.joints} places"
             self.notices.append(f"{name}: its clock jumps in {places}, as where recordings are joined; mended")
