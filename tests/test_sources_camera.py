@@ -206,6 +206,17 @@ def test_a_camera_that_comes_back_with_another_size_is_scaled() -> None:
     assert source.notices == ["camera 0 changed its size; its pictures were scaled to 64x48 again"]
 
 
+def test_a_camera_that_comes_back_turned_keeps_its_shape() -> None:
+    fake = FakeCamera(["new", "new", "gone", "new", "new"])
+    source = source_of(fake)
+    fake.time.while_asleep = lambda _: setattr(fake, "size_wh", (48, 64))
+    before, after = take(source, 2)
+    assert after.size_wh == before.size_wh == (64, 48)
+    assert not after.image[:, :14].any()
+    assert not after.image[:, -14:].any()
+    assert after.image[:, 14:-14].any(axis=2).all()
+
+
 # --- cameras that never start ----------------------------------------------------------------------------------------
 
 
@@ -257,6 +268,23 @@ def test_an_address_that_does_not_answer(address: str, api: str, capfd: pytest.C
         Source(address, api=api)
     assert "secret" not in str(caught.value)
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("address", "name"),
+    [
+        ("rtsp://joe:secret@cam:554/live?key=5", "rtsp://cam:554/live"),
+        ("rtsp://joe:se/cret@cam:554/live?key=5", "rtsp://cam:554/live"),
+        ("rtsp://joe:se@cret@cam/live", "rtsp://cam/live"),
+        ("rtsp://joe:se?cret@cam/live", "rtsp://..."),
+        ("rtsp://joe:s/e?cr?et@cam/live", "rtsp://..."),
+        ("http://cam/live?user=joe@home&password=secret", "http://..."),
+        ("http://cam/live?user=joe&password=secret", "http://cam/live"),
+    ],
+)
+def test_no_password_is_in_a_name(address: str, name: str) -> None:
+    """However it is written; the name goes to logs, titles and files."""
+    assert _devices.name(address) == name
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere file systems know no such names")

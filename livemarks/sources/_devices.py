@@ -107,8 +107,9 @@ def name(target: int | str) -> str:
     scheme, address, rest = target.partition("://")
     if not address:
         return target
-    host, slash, path = rest.partition("?")[0].partition("/")
-    return scheme + address + host.rpartition("@")[2] + slash + path
+    shown, _, query = rest.partition("?")
+    # People don't encode the signs in their passwords. An "@" behind a "?" may end one, or may be part of the query.
+    return scheme + address + ("..." if "@" in query else shown.rpartition("@")[2])
 
 
 def why(target: int | str, name: str, platform: str) -> str:
