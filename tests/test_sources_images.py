@@ -32,9 +32,10 @@ def test_a_folder_in_the_order_people_count_in(tmp_path: Path) -> None:
     (tmp_path / "folder.png").mkdir()
     for name in ("a10.png", "a9.jpg", "A1.bmp", "b.tiff", ".hidden.png", "notes.txt"):
         media.write_image(tmp_path / name, media.numbered(1)) if name != "notes.txt" else (tmp_path / name).touch()
+    media.write_image(tmp_path / "c.jpg", media.numbered(1)).rename(tmp_path / "c.JFIF")
     images, source = read(tmp_path)
-    assert [Path(name).name for name in source.names] == ["A1.bmp", "a9.jpg", "a10.png", "b.tiff"]
-    assert source.info.frames == 4
+    assert [Path(name).name for name in source.names] == ["A1.bmp", "a9.jpg", "a10.png", "b.tiff", "c.JFIF"]
+    assert source.info.frames == 5
     assert source.notices == []
     assert source.info.size_wh is None
     assert not source.info.live
@@ -229,6 +230,22 @@ def test_the_pictures_of_phones_are_named(tmp_path: Path, brand: str) -> None:
     (tmp_path / "a.png").write_bytes(data)
     with pytest.raises(LivemarksError, match=r"is HEIC or AVIF, .*; save it as JPEG or PNG"):
         read(tmp_path / "a.png")
+
+
+def test_what_would_fill_the_memory_is_not_read(tmp_path: Path) -> None:
+    media.write_image(tmp_path / "a.png", media.numbered(1))
+    with (tmp_path / "b.png").open("wb") as file:
+        file.truncate((1 << 30) + 1)
+    images, source = read(tmp_path)
+    assert len(images) == 1
+    assert source.notices == [f"{tmp_path / 'b.png'} can't be read as an image: it is larger than 1 GiB"]
+
+
+@pytest.mark.parametrize("suffix", [".tga", ".ico"])
+def test_unknown_kinds_are_told_as_such(tmp_path: Path, suffix: str) -> None:
+    Image.fromarray(media.numbered(1)).save(tmp_path / f"a{suffix}")
+    with pytest.raises(LivemarksError, match=r"of no kind that is read here, |of a kind that is read here; "):
+        read(tmp_path / f"a{suffix}")
 
 
 def test_too_many_pixels_are_told(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from livemarks.sources._pictures import Canvas, Turn
 from livemarks.types import U8, Frame, LivemarksError, SourceInfo
 
 # What is taken from a folder. A file that is named may be called anything.
-SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+SUFFIXES = (".bmp", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
 # The slow and exact way, since a picture is looked at once, and JPEGs should look as they did in training: swscale's
 # SWS_BICUBIC, SWS_FULL_CHR_H_INT and SWS_ACCURATE_RND, of which PyAV before 18 has no names.
@@ -37,9 +37,12 @@ _PHONE = (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftypavif")
 # A list of other media, whatever it calls itself, leads nowhere: neither to the network nor to other files.
 _NOWHERE = {"protocol_whitelist": "pipe"}
 
+# Larger files aren't read, since a file is read whole: so many pixels fit in, as they are.
+_MOST_BYTES = 1 << 30
+
 # Beyond this FFmpeg refuses to take memory for a picture.
 _MOST_PX = 1 << 28
-_WHY = "it is none, is damaged, or has more than 268 million pixels"
+_WHY = "it is of no kind that is read here, is damaged, or has more than 268 million pixels"
 _RARE = "it is of a rare kind that nothing here reads; save it as PNG"
 
 # How JPEG files begin, a marker for the start and the next one's first byte; and the marker that ends their header.
@@ -141,6 +144,8 @@ def _in_counting_order(file: Path) -> list[str | int]:
 def _read(file: Path) -> U8:
     """(H, W, 3) BGR. LivemarksError if the file isn't an image."""
     try:
+        if file.stat().st_size > _MOST_BYTES:
+            raise LivemarksError(f"{file} can't be read as an image: it is larger than 1 GiB")
         data = file.read_bytes()
         tags = _tags(data)
         turn = _TURNS.get(tags.get(_ORIENTATION, 1), _TURNS[1])
@@ -153,7 +158,7 @@ def _read(file: Path) -> U8:
             if data[4:12] in _PHONE:
                 raise LivemarksError(f"{file} is HEIC or AVIF, which can't be read here; save it as JPEG or PNG")
             if not (format.endswith("_pipe") or format in ("image2", "gif", "apng")):
-                raise LivemarksError(f"{file} is no image; `livemarks video` reads videos")
+                raise LivemarksError(f"{file} is no image of a kind that is read here; `livemarks video` reads videos")
             picture = next(container.decode(video=0))
             return Canvas(picture, turn, scaling=_SCALING)(picture)
     except OSError as error:
