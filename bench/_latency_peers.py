@@ -21,6 +21,7 @@ import _latency_film as film
 import numpy as np
 from _latency_report import Row, row
 
+from livemarks.numbers import counted
 from livemarks.types import LivemarksError
 
 
@@ -76,11 +77,9 @@ def conditions() -> list[tuple[str, list[int], bool]]:
     if not hasattr(os, "sched_getaffinity"):
         return [("all cores", [], False)]
     cores = sorted(os.sched_getaffinity(0))[:2]
-    return [
-        (f"{len(cores)} cores", cores, False),
-        ("1 core", cores[:1], False),
-        (f"{len(cores)} cores, busy", cores, True),
-    ]
+    all_of_them = counted(len(cores), "core")
+    alone = [(all_of_them, cores, False), ("1 core", cores[:1], False)]
+    return [*alone[-len(cores) :], (f"{all_of_them}, busy", cores, True)]
 
 
 @contextlib.contextmanager

@@ -1,8 +1,9 @@
 """The values that pass between the rooms of livemarks, and the protocols of its plug-ins.
 
-Imports numpy and nothing else. Every value is frozen and checks itself once, when it is made; after that nobody
-checks again. Coordinates are frame pixels unless a name says otherwise, and integer coordinates are pixel *centres*,
-so an image of width W covers x from -0.5 to W - 0.5.
+Imports numpy and nothing else. Every value is frozen; those that plug-ins and users make (Frame, FaceBox, Affine,
+Scheme, Landmarks, Card) check themselves once, when they are made; after that nobody checks again. Coordinates are
+frame pixels unless a name says otherwise, and integer coordinates are pixel *centres*, so an image of width W covers x
+from -0.5 to W - 0.5.
 """
 
 from __future__ import annotations
@@ -105,8 +106,10 @@ class FaceBox:
     def __post_init__(self) -> None:
         object.__setattr__(self, "xyxy", _frozen_array(self.xyxy, np.float32, (4,), "xyxy"))
         x1, y1, x2, y2 = self.xyxy.tolist()
-        if not (x1 < x2 and y1 < y2):  # also refuses NaN
-            raise ValueError(f"xyxy must have x1 < x2 and y1 < y2, not {x1:.1f} {y1:.1f} {x2:.1f} {y2:.1f}")
+        if not (-math.inf < x1 < x2 < math.inf and -math.inf < y1 < y2 < math.inf):  # also refuses NaN
+            raise ValueError(f"xyxy must have finite x1 < x2 and y1 < y2, not {x1:.1f} {y1:.1f} {x2:.1f} {y2:.1f}")
+        if not (0 <= self.score <= 1 and math.isfinite(self.roll_rad)):
+            raise ValueError(f"score must be 0..1 and roll_rad finite, not {self.score} and {self.roll_rad}")
 
     @property
     def center_xy(self) -> F32:
@@ -148,7 +151,7 @@ class Affine:
         """The map back. Raises ValueError where there is none."""
         (a, b, tx), (c, d, ty) = self.matrix.tolist()
         det = a * d - b * c
-        if det == 0.0:
+        if det == 0.0 or not math.isfinite(det):
             raise ValueError("this affine map is flat and has no inverse")
         return Affine(np.array([[d, -b, b * ty - d * tx], [-c, a, c * tx - a * ty]]) / det)
 
@@ -229,6 +232,10 @@ class Landmarks:
         n = len(self.scheme)
         object.__setattr__(self, "xy", _frozen_array(self.xy, np.float32, (n, 2), "xy"))
         object.__setattr__(self, "sigma", _frozen_array(self.sigma, np.float32, (n,), "sigma"))
+        if not (np.isfinite(self.xy).all() and 0 <= self.sigma.min() <= self.sigma.max() < math.inf):
+            raise ValueError("xy must be finite, and sigma finite and not below 0")
+        if not 0 <= self.presence <= 1:
+            raise ValueError(f"presence must be 0..1, not {self.presence}")
 
     def __repr__(self) -> str:
         return f"Landmarks({self.scheme.name}, xy={self.xy.shape}, presence={self.presence:.2f})"

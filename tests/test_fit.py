@@ -429,6 +429,12 @@ def test_other_files_among_the_data_are_no_packs_and_folders_lie_beside_packs(pa
         batches.load(_recipe(), scheme, tmp_path, cpu)
 
 
+def test_a_set_that_two_packs_hold_is_refused(pack: Path, tmp_path: Path) -> None:
+    (tmp_path / "again.npz").write_bytes(pack.read_bytes())
+    with pytest.raises(LivemarksError, match="more than one pack holds afw"):
+        batches.load(_recipe(), plugins.load("schemes", "kaggle15"), tmp_path, torch.device("cpu"))
+
+
 def test_a_million_steps_stay_whole_numbers(tmp_path: Path) -> None:
     table = Log(tmp_path / "log.csv", keep_until=0)
     table.write(step=1_234_567, lr=0.1, loss=1.0, val_nme=2.0)
@@ -514,6 +520,17 @@ def test_a_studys_tryout_is_not_taken_for_the_run(pack: Path, tmp_path: Path, mo
     study.run("kth15-table1", pack, tmp_path / "out", device="cpu")
     steps = [torch.load(path, weights_only=True)["step"] for path in (tmp_path / "out").glob("*/last.pt")]
     assert sorted(steps) == [4] * 4 + [8] * 4
+
+
+def test_a_study_shows_no_other_recipes_figures(pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recipe, "load", lambda _: _recipe(options={**_recipe().options, "dropout": True}))
+    table = study.run("kth15-table1", pack, tmp_path / "out", device="cpu", steps=2)
+    assert study.run("kth15-table1", pack, tmp_path / "out", device="cpu", steps=2) == table
+    card = weights.read_card(next((tmp_path / "out").glob("*/*.onnx")))
+    assert card.command == "python -m livemarks.train.study kth15-table1 --data DIR --out OUT"
+    monkeypatch.setattr(recipe, "load", lambda _: _recipe(options={**_recipe().options, "dropout": True}, seed=2))
+    with pytest.raises(LivemarksError, match="holds a run of another recipe"):
+        study.run("kth15-table1", pack, tmp_path / "out", device="cpu", steps=2)
 
 
 def test_a_study_refuses_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

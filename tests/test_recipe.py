@@ -24,6 +24,16 @@ def test_recipes_load_and_build_their_net(name: str) -> None:
     assert sum(p.numel() for p in net.parameters()) > 1000
 
 
+def test_a_card_tells_the_command_that_can_be_run_again(tmp_path: Path) -> None:
+    text = (recipe.FOLDER / "nose1.toml").read_text().replace('name = "nose1"', 'name = "my-nose"')
+    (tmp_path / "mine.toml").write_text(text)
+    commands = [recipe.card(recipe.load(name), {}).command for name in ("nose1", str(tmp_path / "mine.toml"))]
+    assert commands == ["livemarks train nose1 --data DIR", "livemarks train mine.toml --data DIR"]
+    (tmp_path / "mine.toml").write_text(f'command = "rm"\n{text}')
+    with pytest.raises(LivemarksError, match="unknown key 'command'"):
+        recipe.load(str(tmp_path / "mine.toml"))
+
+
 def test_a_model_that_builds_something_else_is_told_what_it_must_be(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("livemarks.models.convnet.build", lambda *_, **__: Flatten())
     with pytest.raises(LivemarksError, match=r"a Flatten, which is no models\._net\.LandmarkNet"):

@@ -249,6 +249,15 @@ def test_kaggle_training_rows_with_too_few_labels_are_named(tmp_path: Path) -> N
     ]
 
 
+def test_kaggles_faces_need_no_box_and_its_table_may_come_from_excel(tmp_path: Path) -> None:
+    eyes = np.full((15, 2), np.nan)
+    eyes[:2] = [[66.0, 39.1], [30.2, 39.6]]
+    table = tmp_path / "training.csv"
+    table.write_text(f"{KAGGLE_HEADER}\n{kaggle_row(eyes)}\n", encoding="utf-8-sig")
+    read, problems = samples.read_kaggle(table)
+    assert (len(read), problems) == (1, [])
+
+
 def test_a_blank_line_of_kaggles_is_named(tmp_path: Path) -> None:
     greys = " ".join(map(str, GREYS))
     (tmp_path / "test.csv").write_text(f"ImageId,Image\n1,{greys}\n\n2,{greys}\n")

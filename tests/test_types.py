@@ -1,5 +1,6 @@
 """Values check themselves at birth, say what was expected in one line, and can't be changed afterwards."""
 
+import math
 import re
 from decimal import Decimal
 from fractions import Fraction
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from livemarks import plugins
-from livemarks.types import Card, FaceBox, Frame, Landmarks, LivemarksError, Scheme
+from livemarks.types import Affine, Card, FaceBox, Frame, Landmarks, LivemarksError, Scheme
 
 NOSE = plugins.load("schemes", "nose1")
 
@@ -63,10 +64,16 @@ def test_frames_are_counted(index: Any) -> None:
         Frame(np.zeros((4, 6, 3), np.uint8), index, 0.0)
 
 
-@pytest.mark.parametrize("xyxy", [[0, 0, 0, 5], [5, 0, 1, 5], [0, 0, 1], [0, 0, float("nan"), 5]])
+@pytest.mark.parametrize("xyxy", [[0, 0, 0, 5], [5, 0, 1, 5], [0, 0, 1], [0, 0, math.nan, 5], [0, 0, math.inf, 5]])
 def test_boxes_have_an_inside(xyxy: list[float]) -> None:
     with pytest.raises(ValueError, match="xyxy must have"):
         FaceBox(np.array(xyxy, np.float32))
+
+
+@pytest.mark.parametrize("wrong", [{"score": 1.5}, {"score": math.nan}, {"roll_rad": math.inf}])
+def test_boxes_have_a_score_and_a_roll(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=r"score must be 0\.\.1 and roll_rad finite"):
+        FaceBox(np.array([0, 0, 4, 8], np.float32), **wrong)
 
 
 def test_values_keep_a_copy() -> None:
@@ -82,6 +89,19 @@ def test_landmarks_fit_their_scheme() -> None:
     Landmarks(NOSE, np.zeros((1, 2), np.float32), np.ones(1, np.float32))
     with pytest.raises(ValueError, match=r"xy must have shape \(1, 2\), not \(2, 2\)"):
         Landmarks(NOSE, np.zeros((2, 2), np.float32), np.ones(1, np.float32))
+
+
+@pytest.mark.parametrize(
+    ("x", "sigma", "presence"), [(math.nan, 1, 1), (0, -1, 1), (0, math.inf, 1), (0, 1, 7), (0, 1, math.nan)]
+)
+def test_landmarks_are_numbers(x: float, sigma: float, presence: float) -> None:
+    with pytest.raises(ValueError, match="must be"):
+        Landmarks(NOSE, np.array([[x, 0]], np.float32), np.array([sigma], np.float32), presence)
+
+
+def test_a_map_that_is_no_number_has_no_way_back() -> None:
+    with pytest.raises(ValueError, match="no inverse"):
+        Affine(np.full((2, 3), np.nan)).inverse()
 
 
 def test_schemes_refuse_what_cannot_be() -> None:

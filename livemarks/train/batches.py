@@ -54,6 +54,10 @@ def load(recipe: Recipe, scheme: Scheme, data: Path, device: torch.device) -> tu
     for pack in packs:
         faces = load_faces(pack)[0]
         wanted = [i for i, name in enumerate(faces.sets) if name in sets]
+        if twice := {name for part in parts for name in part.sets} & {faces.sets[i] for i in wanted}:
+            raise LivemarksError(
+                f"{data}: more than one pack holds {', '.join(sorted(twice))}; leave one of them there"
+            )
         if wanted:
             parts.append(faces.select(wanted))
     known = {(name, part.scheme) for part in parts for name in part.sets}

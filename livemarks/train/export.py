@@ -114,8 +114,8 @@ def _shrink(graph: onnx.GraphProto, names: Collection[str]) -> None:
                     node.input[i] = full
         shrunk.add(name)
         if value.size >= _LARGE and value.ndim > 1:
-            whole, scale = _whole_numbers(value)
-            tensor.CopyFrom(numpy_helper.from_array(whole, name))
+            numbers, scale = _whole_numbers(value)
+            tensor.CopyFrom(numpy_helper.from_array(numbers, name))
             scales.append(numpy_helper.from_array(scale, name + INT8_SCALE))
             cast = f"{name}.unscaled"
             nodes.append(onnx.helper.make_node("Mul", [cast, name + INT8_SCALE], [full], name=f"{name}.mul"))

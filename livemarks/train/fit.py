@@ -3,8 +3,8 @@
     livemarks train RECIPE --data DIR --out OUT
 
 OUT gets last.pt (everything needed to go on), best.pt (the averaged weights that did best on held-out people),
-log.csv, loss.png and, at the end, NAME.onnx with its card. Same seed, device and library versions: same numbers, but
-for nets with dropout, whose dice and those of the next batch, made meanwhile, come from one cup.
+log.csv, loss.png and, at the end, NAME.onnx with its card, and scores.json. Same seed, device and libraries: same
+numbers, but for nets with dropout, whose dice and those of the next batch, made meanwhile, come from one cup.
 """
 
 from __future__ import annotations

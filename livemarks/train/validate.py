@@ -18,9 +18,10 @@ from livemarks.types import Scheme
 def validate(net: LandmarkNet, held: FaceTensors, size_hw: tuple[int, int], margin: float) -> dict[str, float]:
     """Scores on held-out faces, each cut by its label's upright box and not spoilt.
 
-    val_nme: mean point error in % of the inter-ocular distance (of the crop's side where the scheme has none).
-    val_rmse_px: over all coordinates, crop px. val_mse: of coordinates in [-1, 1]. sigma_ratio: what sigma must be
-    multiplied with so that it is the errors' standard deviation per axis. val_presence: mean, on faces.
+    val_nme: mean point error in % of the labels' inter-ocular distance (of the box's side where they tell none).
+    val_rmse_px: over all coordinates, crop px. val_mse: of coordinates in [-1, 1] over the longer side. sigma_ratio:
+    what sigma must be multiplied with so that it is the errors' standard deviation per axis. val_presence: mean, on
+    faces.
     """
     judged = _judge(net, held, size_hw, margin)
     known = ~torch.isnan(judged.off).any(dim=2)  # (n, N)
