@@ -63,6 +63,24 @@ def no_detector(_: Frame) -> tuple[FaceBox, ...]:
     raise AssertionError("the label's box needs no detector")
 
 
+def test_nobody_is_measured_whom_lfw_shows_to_those_who_learn(tmp_path: Path) -> None:
+    def write(table: str, folder: str, *names: str) -> None:
+        rows = [",".join([name, *map(str, ring68(100, 90, 20).ravel())]) for name in names]
+        for name in names:
+            path = tmp_path / folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(path), np.full((200, 200, 3), 90, np.uint8))
+        (tmp_path / table).write_text("\n".join(["header", *rows]) + "\n")
+
+    write(
+        "ytfaces68/training_frames_keypoints.csv", "ytfaces68/training", "Al_Roe_00.jpg", "Bo_Lee_03.jpg", "Cy_00.jpg"
+    )
+    (tmp_path / "ytfaces68" / "validation_people.txt").write_text("Al_Roe\nBo_Lee\n")
+    write("lfw_pseudo68/labels.csv", "lfw_pseudo68/images", "Al_Roe_0001.jpg")
+    faces = _faces.truths(tmp_path, "ytfaces-val", "ibug68", None)
+    assert [face.sample.person for face in faces] == ["Bo_Lee"]
+
+
 def test_with_the_labels_box_errors_are_exact(tmp_path: Path) -> None:
     # The crop is 1.6 x 40 px wide, so one of its 64 px is a px of the picture, and the net's ring is 10 px wide.
     faces = [truth(tmp_path, "a", ring68(100, 90, 20)), truth(tmp_path, "b", ring68(70, 110, 20))]
