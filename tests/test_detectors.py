@@ -86,14 +86,36 @@ def test_fixed_gives_best_first(astronaut: U8) -> None:
     assert fixed.Detector([low, high])(frame(astronaut)) == (high, low)
 
 
-@pytest.mark.parametrize("angle_deg", [-30, 20])
+@pytest.mark.parametrize("angle_deg", [-30, 20, 120, 180, -150])
 def test_roll_and_box_turn_with_the_face(auto: Seeker, astronaut: U8, angle_deg: float) -> None:
     upright = auto(frame(astronaut))[0]
     middle = tuple((FACE_XYXY[:2] + FACE_XYXY[2:]).tolist())
     turn = cv2.getRotationMatrix2D((middle[0] / 2, middle[1] / 2), -angle_deg, 1)  # OpenCV turns counter-clockwise
     turned = auto(frame(np.asarray(cv2.warpAffine(astronaut, turn, (512, 512)), np.uint8)))[0]
-    assert np.degrees(turned.roll_rad - upright.roll_rad) == pytest.approx(angle_deg, abs=6)
+    off_deg = np.degrees(turned.roll_rad - upright.roll_rad) - angle_deg
+    assert (off_deg + 180) % 360 - 180 == pytest.approx(0, abs=6)
     assert overlap(turned, upright.xyxy) > 0.75
+
+
+def test_without_a_face_a_film_is_turned_once_a_frame_and_a_picture_three_times(
+    auto: Seeker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rotate, turns = cv2.rotate, []
+
+    def spy(image: U8, code: int) -> U8:
+        turns.append(code)
+        return np.asarray(rotate(image, code), np.uint8)
+
+    monkeypatch.setattr(cv2, "rotate", spy)
+    all_three = {cv2.ROTATE_180, cv2.ROTATE_90_CLOCKWISE, cv2.ROTATE_90_COUNTERCLOCKWISE}
+    for t_s in (0.0, 1.0, 3.0):
+        auto(Frame(np.zeros((48, 64, 3), np.uint8), 0, t_s))
+        assert set(turns) == all_three
+        turns.clear()
+    for i in range(1, 4):
+        auto(Frame(np.zeros((48, 64, 3), np.uint8), i, 3.0 + i / 30))
+        assert len(turns) == i
+    assert set(turns) == all_three
 
 
 def test_mirrored_face_has_the_mirrored_box(auto: Seeker, astronaut: U8) -> None:
