@@ -160,7 +160,7 @@ class Tracker:
         self._rescan_s, self._check_s, self._rest_s, self._max_gap_s = rescan_s, check_s, rest_s, max_gap_s
         self._ids = itertools.count(1)
         self._faces: list[_Face] = []  # by id
-        self._t_s = self._looked_s = -math.inf
+        self._t_s = self._detected_s = -math.inf
         self._pace_s = math.inf  # the last time from frame to frame; any is believed of a film that has just begun
         self._view: F32 | None = None  # (n,) greys of the last frame
         self._size_wh = (0, 0)
@@ -181,8 +181,8 @@ class Tracker:
             face.sure = face.sure and not cut
         if self._scheme.box_pad is not None:
             self._follow(frame, dt_s)
-        if self._must_look():
-            self._look(frame, dt_s)
+        if self._must_detect():
+            self._detect(frame, dt_s)
         self._part()
         self._end()
         with self._timed("smooth"):
@@ -225,23 +225,23 @@ class Tracker:
         old, new = old - old.mean(), new - new.mean()
         return float(old @ new) < _CUT_CORRELATION * math.sqrt(float(old @ old) * float(new @ new))
 
-    def _must_look(self) -> bool:
+    def _must_detect(self) -> bool:
         if self._faces and self._detector_only:
             return True
         if any(not face.seen or 0 < face.unconfirmed < _PATIENCE for face in self._faces):
             return True
         period_s = self._rescan_s if len(self._faces) < self._most else self._check_s
         period_s = period_s if self._faces else self._rest_s
-        return not 0 <= self._t_s - self._looked_s < period_s  # "not": time may have jumped back
+        return not 0 <= self._t_s - self._detected_s < period_s  # "not": time may have jumped back
 
     @property
     def _detector_only(self) -> bool:
         """Whether only the detector can tell where a face is (a nose tip spans no box), or that it's gone."""
         return self._scheme.box_pad is None or not self.landmarker.knows_absence
 
-    def _look(self, frame: Frame, dt_s: float) -> None:
+    def _detect(self, frame: Frame, dt_s: float) -> None:
         """Lets the detector confirm the tracks, find the unseen ones, and add new ones."""
-        self._looked_s = self._t_s
+        self._detected_s = self._t_s
         with self._timed("detect"):
             detections = self._detector(frame)
         match = _matched(self._faces, detections)
@@ -304,7 +304,7 @@ class Tracker:
             face.unseen = 0 if face.seen else face.unseen + 1
         going_on = [face for face in self._faces if not self._is_over(face)]
         if len(going_on) < len(self._faces):
-            self._faces, self._looked_s = going_on, -math.inf  # whose face it was is to be found in the next frame
+            self._faces, self._detected_s = going_on, -math.inf  # whose face it was is to be found in the next frame
 
     def _is_over(self, face: _Face) -> bool:
         sure = self.landmarker.knows_absence and face.landmarks.presence >= self._presence_sure

@@ -17,7 +17,7 @@ from conftest import ASTRONAUT_XYXY
 
 from livemarks import plugins, weights
 from livemarks.detectors import _blazeface, blazeface, fixed, mediapipe
-from livemarks.detectors._blazeface import Seeker
+from livemarks.detectors._blazeface import TwoStageDetector
 from livemarks.geometry import iou
 from livemarks.types import U8, FaceBox, Frame, LivemarksError
 from livemarks.types import Detector as DetectorProtocol
@@ -30,8 +30,8 @@ BOTH = pytest.mark.parametrize("room", [blazeface, mediapipe])
 
 
 @pytest.fixture(params=[blazeface, mediapipe])
-def auto(request: pytest.FixtureRequest) -> Iterator[Seeker]:
-    detector: Seeker = request.param.Detector()
+def auto(request: pytest.FixtureRequest) -> Iterator[TwoStageDetector]:
+    detector: TwoStageDetector = request.param.Detector()
     yield detector
     detector.close()
 
@@ -87,7 +87,7 @@ def test_fixed_gives_best_first(astronaut: U8) -> None:
 
 
 @pytest.mark.parametrize("angle_deg", [-30, 20, 120, 180, -150])
-def test_roll_and_box_turn_with_the_face(auto: Seeker, astronaut: U8, angle_deg: float) -> None:
+def test_roll_and_box_turn_with_the_face(auto: TwoStageDetector, astronaut: U8, angle_deg: float) -> None:
     upright = auto(frame(astronaut))[0]
     middle = tuple((FACE_XYXY[:2] + FACE_XYXY[2:]).tolist())
     turn = cv2.getRotationMatrix2D((middle[0] / 2, middle[1] / 2), -angle_deg, 1)  # OpenCV turns counter-clockwise
@@ -98,7 +98,7 @@ def test_roll_and_box_turn_with_the_face(auto: Seeker, astronaut: U8, angle_deg:
 
 
 def test_without_a_face_a_film_is_turned_once_a_frame_and_a_picture_three_times(
-    auto: Seeker, monkeypatch: pytest.MonkeyPatch
+    auto: TwoStageDetector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rotate, turns = cv2.rotate, []
 
@@ -118,7 +118,7 @@ def test_without_a_face_a_film_is_turned_once_a_frame_and_a_picture_three_times(
     assert set(turns) == all_three
 
 
-def test_mirrored_face_has_the_mirrored_box(auto: Seeker, astronaut: U8) -> None:
+def test_mirrored_face_has_the_mirrored_box(auto: TwoStageDetector, astronaut: U8) -> None:
     box = auto(frame(astronaut))[0]
     mirrored = auto(frame(np.ascontiguousarray(astronaut[:, ::-1])))[0]
     x1, y1, x2, y2 = mirrored.xyxy.tolist()
@@ -127,14 +127,14 @@ def test_mirrored_face_has_the_mirrored_box(auto: Seeker, astronaut: U8) -> None
 
 
 @pytest.mark.parametrize("scale", [0.5, 3.0, 7.5])
-def test_frame_size_makes_no_difference(auto: Seeker, astronaut: U8, scale: float) -> None:
+def test_frame_size_makes_no_difference(auto: TwoStageDetector, astronaut: U8, scale: float) -> None:
     box = auto(frame(astronaut))[0]
     size = round(512 * scale)
     scaled = auto(frame(np.asarray(cv2.resize(astronaut, (size, size), interpolation=cv2.INTER_AREA), np.uint8)))[0]
     assert overlap(scaled, (box.xyxy + 0.5) * scale - 0.5) > 0.85
 
 
-def test_pixels_may_lie_anyhow(auto: Seeker, astronaut: U8) -> None:
+def test_pixels_may_lie_anyhow(auto: TwoStageDetector, astronaut: U8) -> None:
     wide = np.zeros((512, 1024, 3), np.uint8)
     wide[:, ::2] = astronaut
     assert len(auto(frame(wide[:, ::2]))) == 1
@@ -185,7 +185,7 @@ def test_every_face_of_a_crowd(room: ModuleType, astronaut: U8) -> None:
     assert list(all_) == sorted(all_, key=lambda box: -box.score)
 
 
-def test_no_face_no_box(auto: Seeker, astronaut: U8) -> None:
+def test_no_face_no_box(auto: TwoStageDetector, astronaut: U8) -> None:
     rng = np.random.default_rng(0)
     for image in (
         np.zeros((480, 640, 3), np.uint8),
@@ -196,7 +196,7 @@ def test_no_face_no_box(auto: Seeker, astronaut: U8) -> None:
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 700), (700, 1), (2, 3), (5, 4000)])
-def test_odd_shapes_are_no_trouble(auto: Seeker, shape: tuple[int, int]) -> None:
+def test_odd_shapes_are_no_trouble(auto: TwoStageDetector, shape: tuple[int, int]) -> None:
     assert auto(frame(np.full((*shape, 3), 90, np.uint8))) == ()
 
 

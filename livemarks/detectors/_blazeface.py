@@ -3,9 +3,9 @@
 BlazeFace (Bazarevsky et al., 2019). The *short range* net (128 px input) places a face well if the face fills a good
 part of what it is shown, and is sure of it. On a small face it is neither: half of those at an eighth of the frame's
 width score below 0.6, and lie off by half a face. The *full range* one (192 px) finds small faces, but places their
-points worse and takes clouds for faces (0.69 in a clip without any). So small faces, whichever net glanced at them, get
-a closer look by the short range net at their spot alone. Every box returned is that net's, and one map leads from its
-notion of a face to ours.
+points worse and takes clouds for faces (0.69 in a clip without any). So small faces, whichever net proposed them, are
+left to the short range net in a second stage, which is shown their spot alone. Every box returned is that net's, and
+one map leads from its notion of a face to ours.
 
 Figures: 300-W's training sets, each face pasted at several sizes, and a clip of clouds. `python bench/detector.py`
 measures what comes of it.
@@ -29,18 +29,18 @@ RANGES = ("auto", "short", "full")
 
 _SHORT_NAME, _FULL_NAME = "face_detection_short_range", "face_detection_full_range_sparse"
 
-# A large face is believed at first glance from this score on: one of 2010 faces at half the frame's width misses it.
+# A large face is believed in the first stage from this score on: one of 2010 faces at half the frame's width misses it.
 _SURE = 0.7
-# Small ones, and what was seen less clearly, must reach this on a closer look. Of faces from 5 to 35 % of the frame's
-# width 99.5 % do; of some 500 glances at clouds none, their best is 0.68.
-_SURE_CLOSER = 0.75
-# Glances worth a closer look. Short range scores half of the faces at 12 % of the frame's width below the first, but
-# below it clouds come to 0.78 on a closer look. Full range glances at 76 % of faces at 7 %; from 0.5 on, at 42 %.
-_SHORT_GLANCE, _FULL_GLANCE = 0.5, 0.2
-# A face smaller than this, in longer sides of the image, is looked at again even if sure: its box gains 0.05 in IoU.
+# Small ones, and what was seen less clearly, must reach this in the second stage. Of faces from 5 to 35 % of the
+# frame's width 99.5 % do; of some 500 candidates among clouds none, their best is 0.68.
+_SURE_REFINED = 0.75
+# Least scores of candidates. Short range scores half of the faces at 12 % of the frame's width below the first, but
+# below it clouds come to 0.78 in the second stage. Full range proposes 76 % of faces at 7 %; from 0.5 on, 42 %.
+_SHORT_CANDIDATE, _FULL_CANDIDATE = 0.5, 0.2
+# A face smaller than this, in longer sides of the image, passes both stages even if sure: its box gains 0.05 in IoU.
 _LARGE = 0.25
-# A glance is followed by a closer look within this many times its own side, which makes its face fill half of the look.
-_LOOK_SIDES = 2.0
+# The second stage is shown this many times a candidate's own side, half of which its face fills.
+_REFINE_SIDES = 2.0
 # What a net is handed, px along the longer side. MediaPipe copies the image and converts all of it, 3 ms at 4K, before
 # it reads at most 192 px of it; and it rounds boxes to whole pixels, which a tiny image can't afford.
 _MIN_SIDE, _MAX_SIDE = 256, 640
@@ -103,12 +103,13 @@ class Net(Protocol):
     def close(self) -> object: ...
 
 
-class Seeker:
+class TwoStageDetector:
     """Finds faces at any distance.
 
     range: "short", for faces larger than about a fifth of the frame's longer side; "full", for those from a fifteenth
     on, and for most from a twentieth on if there are no larger ones; "auto", short range first, and full range where it
     finds fewer faces than wanted.
+
     Who lies on a side or is upside down is found where nobody else is seen: in a picture at once, in a film within
     three frames. So it remembers which quarter of a turn is next, and when it was last called.
 
@@ -124,7 +125,7 @@ class Seeker:
         self._range = range
         self._faces = faces
         self._open_net = open_net
-        self._short = open_net(_SHORT_NAME, _SHORT_GLANCE)
+        self._short = open_net(_SHORT_NAME, _SHORT_CANDIDATE)
         self._full: Net | None = None  # made when first needed: 20 ms and 10 MB
         self._quarters = itertools.cycle(_QUARTERS)
         self._t_s = -math.inf
@@ -142,11 +143,11 @@ class Seeker:
         """What is seen before it is mapped to our notion of a box, one sight a face."""
         sights = [] if self._range == "full" else self._short_sights(image)
         if self._range != "short" and self._wants_more(sights):
-            self._look_closer(image, self._far_glances(image, 1.0), sights)
+            self._refine(image, self._far_candidates(image, 1.0), sights)
             if self._faces is None:
-                self._look_closer(image, self._far_glances(image, _CROWD_TILE), sights)
+                self._refine(image, self._far_candidates(image, _CROWD_TILE), sights)
             elif not sights:
-                self._look_closer(image, self._far_glances(image, _TILE), sights)
+                self._refine(image, self._far_candidates(image, _TILE), sights)
         return sights
 
     def _turned_sights(self, image: U8, quarters: Sequence[tuple[int, float]]) -> list[Sight]:
@@ -163,11 +164,11 @@ class Seeker:
         return sights
 
     def _short_sights(self, image: U8) -> list[Sight]:
-        """What short range is sure of, at first glance or on a closer look."""
+        """What short range is sure of, in the first stage or the second."""
         large = _LARGE * max(image.shape[:2])
-        glances = self._short(image)
-        sights = [sight for sight in glances if sight.score >= _SURE and sight.side >= large]
-        self._look_closer(image, [sight for sight in glances if sight not in sights], sights)
+        candidates = self._short(image)
+        sights = [sight for sight in candidates if sight.score >= _SURE and sight.side >= large]
+        self._refine(image, [sight for sight in candidates if sight not in sights], sights)
         return sights
 
     def close(self) -> None:
@@ -179,29 +180,29 @@ class Seeker:
     def _wants_more(self, sights: list[Sight]) -> bool:
         return self._faces is None or len(sights) < self._faces
 
-    def _far_glances(self, image: U8, tile: float) -> list[Sight]:
+    def _far_candidates(self, image: U8, tile: float) -> list[Sight]:
         """Where full range, shown squares of that part of the image, thinks there might be faces; best first."""
         if self._full is None:
-            self._full = self._open_net(_FULL_NAME, _FULL_GLANCE)
-        glances = []
+            self._full = self._open_net(_FULL_NAME, _FULL_CANDIDATE)
+        candidates = []
         for x1, y1, x2, y2 in _tiles(image.shape[1], image.shape[0], tile):
-            glances += [glance.moved(x1, y1) for glance in self._full(image[y1:y2, x1:x2])]
-        return sorted(glances, key=lambda glance: -glance.score)
+            candidates += [candidate.moved(x1, y1) for candidate in self._full(image[y1:y2, x1:x2])]
+        return sorted(candidates, key=lambda candidate: -candidate.score)
 
-    def _look_closer(self, image: U8, glances: list[Sight], sights: list[Sight]) -> None:
-        """Adds to `sights` what short range is sure of on a closer look at each glance, until enough are found."""
-        for glance in glances:
+    def _refine(self, image: U8, candidates: list[Sight], sights: list[Sight]) -> None:
+        """The second stage: adds to `sights` what short range is sure of at each candidate, until enough are found."""
+        for candidate in candidates:
             if not self._wants_more(sights):
                 return
-            reach = glance.side * _LOOK_SIDES / 2
-            x1, y1 = np.maximum(glance.center_xy - reach, 0).astype(int).tolist()
-            x2, y2 = np.maximum(glance.center_xy + reach + 1, 0).astype(int).tolist()
+            reach = candidate.side * _REFINE_SIDES / 2
+            x1, y1 = np.maximum(candidate.center_xy - reach, 0).astype(int).tolist()
+            x2, y2 = np.maximum(candidate.center_xy + reach + 1, 0).astype(int).tolist()
             part = image[y1:y2, x1:x2]
-            if part.size == 0 or any(glance.overlaps(sight) for sight in sights):
+            if part.size == 0 or any(candidate.overlaps(sight) for sight in sights):
                 continue
-            looks = [look.moved(x1, y1) for look in self._short(part) if look.score >= _SURE_CLOSER]
-            near = [look for look in looks if np.abs(look.center_xy - glance.center_xy).max() < glance.side / 2]
-            new = [look for look in near if not any(look.overlaps(sight) for sight in sights)]
+            sure = [found.moved(x1, y1) for found in self._short(part) if found.score >= _SURE_REFINED]
+            near = [found for found in sure if np.abs(found.center_xy - candidate.center_xy).max() < candidate.side / 2]
+            new = [found for found in near if not any(found.overlaps(sight) for sight in sights)]
             sights += new[:1]
 
 

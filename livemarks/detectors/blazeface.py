@@ -18,7 +18,7 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 import onnxruntime
 
 from livemarks import weights
-from livemarks.detectors._blazeface import SAME_FACE_IOU, Seeker, Sight, handed
+from livemarks.detectors._blazeface import SAME_FACE_IOU, Sight, TwoStageDetector, handed
 from livemarks.geometry import iou
 from livemarks.types import F64, U8
 
@@ -26,10 +26,11 @@ from livemarks.types import F64, U8
 _GRIDS = {128: ((16, 2), (8, 6)), 192: ((48, 1),)}
 
 
-class Detector(Seeker):
-    """Finds faces at any distance; range and faces as Seeker has them.
+class Detector(TwoStageDetector):
+    """Finds faces at any distance; range and faces as TwoStageDetector has them.
 
-    A frame costs about 1.1 ms on one core, 2 ms more where full range is asked, and 1.1 ms more for each closer look.
+    A frame costs about 1.1 ms on one core, 2 ms more where full range is asked, and 1.1 ms more for each candidate
+    of the second stage, and each turn of the image where nobody is seen.
     """
 
     def __init__(self, range: str = "auto", faces: int | None = 1) -> None:
@@ -65,7 +66,7 @@ class BlazeFace:
         for score, shape in _merged(scores, shapes):
             center_xy, size_wh, *points_xy = shape * longer
             # Cut off to whole pixels, and at the left and top edges, as MediaPipe gives them: face_box's map was fitted
-            # to such, and closer looks start from them.
+            # to such, and the second stage starts from them.
             low_xy = np.maximum(np.trunc(center_xy - size_wh / 2 + corner_xy), 0)
             size_wh = np.trunc(size_wh)
             # MediaPipe's pixels have their corners at whole numbers, ours their centres

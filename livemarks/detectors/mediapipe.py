@@ -25,14 +25,15 @@ from mediapipe.tasks.python import BaseOptions
 from mediapipe.tasks.python.vision import FaceDetector, FaceDetectorOptions
 
 from livemarks import weights
-from livemarks.detectors._blazeface import Seeker, Sight, handed
+from livemarks.detectors._blazeface import Sight, TwoStageDetector, handed
 from livemarks.types import U8, LivemarksError
 
 
-class Detector(Seeker):
-    """Finds faces at any distance; range and faces as Seeker has them.
+class Detector(TwoStageDetector):
+    """Finds faces at any distance; range and faces as TwoStageDetector has them.
 
-    A frame costs about 1.3 ms on one core, 2.5 ms more where full range is asked, and 1.3 ms more for each closer look.
+    A frame costs about 1.3 ms on one core, 2.5 ms more where full range is asked, and 1.3 ms more for each
+    candidate of the second stage, and each turn of the image where nobody is seen.
     """
 
     def __init__(self, range: str = "auto", faces: int | None = 1) -> None:
@@ -85,8 +86,8 @@ def _close(task: FaceDetector) -> None:
 
 _CHATTER = re.compile(rb"\[?\w+\.cc:\d+\] |INFO: Created TensorFlow |WARNING: Logging before InitGoogle")
 _chatter_lock = threading.Lock()
-# Once in a program's life, at the first look for which malloc happens to place a tensor so, MediaPipe says that it "is
-# not aligned". Until then every look is listened to, for 0.1 ms.
+# Once in a program's life, in the first call for which malloc happens to place a tensor so, MediaPipe says that it "is
+# not aligned". Until then every call is listened to, for 0.1 ms.
 _LAST_WORDS = b"not aligned"
 _has_said_all = threading.Event()
 
