@@ -266,7 +266,7 @@ class Tracker:
             for i, pair in zip(likely, better, strict=True):
                 found[i] = pair
         for i, j in enumerate(fresh, len(unseen)):
-            if found[i][0].presence < _RIGHT_WAY_UP and not self._detector_only:
+            if found[i][0].presence < _RIGHT_WAY_UP:
                 found[i] = self._rather_turned(frame.image, detections[j], found[i])
         for i, (landmarks, box) in zip(unseen, found, strict=False):
             if landmarks.presence >= self._presence_floor and _plausible(box, frame):

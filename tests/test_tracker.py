@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from conftest import still_points
 
+from livemarks.detectors.fixed import Detector as FixedDetector
 from livemarks.geometry import box_from_points
 from livemarks.schemes.ibug68 import SCHEME
 from livemarks.schemes.nose1 import SCHEME as NOSE
@@ -670,3 +671,39 @@ def test_a_million_steps_leave_memory_flat() -> None:
     after = peak_kib(100_000, 1_000_000)
     print(f"{before} KiB at most after 100,000 steps, {after} KiB after 1,000,000, {world.at // 60 + 1} tracks")
     assert after - before < 2048  # one landmark array kept for every hundred steps would be 7 MiB, a track each 16
+
+
+# --- upside down ------------------------------------------------------------------------------------------------------
+
+
+class Headstand(World):
+    """A face upside down that the detector takes for an upright one; so does the net, unless its crop is turned."""
+
+    presence = 0.99
+
+    def __call__(self, frame: Frame) -> tuple[FaceBox, ...]:
+        return tuple(FaceBox(box.xyxy, box.score) for box in super().__call__(frame))
+
+    def _answer(self, box: FaceBox) -> Landmarks:
+        seen = super()._answer(box)
+        if math.cos(box.roll_rad) > -0.5:
+            return Landmarks(SCHEME, seen.xy, seen.sigma, 0.9)
+        return Landmarks(SCHEME, 2 * seen.xy.mean(axis=0) - seen.xy, seen.sigma, self.presence)
+
+
+@pytest.mark.parametrize(("presence", "turned"), [(0.99, True), (0.95, False)])
+def test_a_newborn_face_is_read_turned_and_that_believed_where_the_net_is_sure(presence: float, turned: bool) -> None:
+    world = Headstand(standing(), noise=0.0)
+    world.presence = presence
+    xy = standing().points(0)
+    assert xy is not None
+    for result in play(world, tracker_of(world), seconds(0.5)):
+        assert result.faces[0].raw.xy == pytest.approx(2 * xy.mean(axis=0) - xy if turned else xy, abs=0.1)
+
+
+def test_the_box_of_a_nose_tip_is_upright() -> None:
+    world: Any = World(standing(150, 140), scheme=NOSE)
+    box = FaceBox(np.array([100.0, 100.0, 200.0, 180.0]), roll_rad=math.pi / 2)
+    (face,) = Tracker(FixedDetector([box]), world, Raw).step(frame_at(0.0)).faces
+    assert face.box.xyxy == pytest.approx([110, 90, 190, 190])
+    assert face.box.roll_rad == 0
