@@ -18,7 +18,7 @@ from rich.table import Table
 
 from livemarks.geometry import box_from_points, resample
 from livemarks.landmarker import Landmarker
-from livemarks.types import F64, U8, Affine, Frame, Landmarks
+from livemarks.types import F64, U8, Affine, FaceBox, Frame, Landmarks
 
 SIZE_WH = (640, 360)
 _INTEROCULAR_PX = 60.0  # a face at arm's length before a webcam
@@ -29,6 +29,7 @@ _OUTER_CORNERS, _NOSE_TIP = (36, 45), 30
 # against the height from eyes to mouth.
 _NOSE_DEPTH = 0.93
 _PROFILE_DEG, _TURNED_DEG = 45.0, 30.0
+_MOST_ROLL_OFF_RAD = math.radians(45)  # a crop that is turned further shows a net nothing that it knows
 _CLOSED = 0.2  # aspect ratio of a closed eye (Soukupova and Cech, 2016)
 
 Random = np.random.Generator
@@ -119,12 +120,13 @@ def _to_u8(values: F64) -> U8:
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """A hard case. holds: whether a face with these labels belongs to it."""
+    """A hard case. holds: whether a face with these labels belongs to it. roll_deg: how far the picture is turned."""
 
     name: str
     holds: Callable[[F64], bool] = lambda _: True
     spoil: Callable[[U8, F64, Random], U8] = _as_it_is
     interocular_px: float = _INTEROCULAR_PX
+    roll_deg: float = 0.0
 
 
 SLICES = (
@@ -140,14 +142,19 @@ SLICES = (
     Slice("JPEG, quality 10", spoil=_jpeg),
     Slice("small: eyes 20 px apart", interocular_px=20.0),
     Slice("far: eyes 12 px apart", interocular_px=12.0),
+    Slice("on a side: rolled by 90 degrees", roll_deg=90.0),
+    Slice("rolled by 135 degrees", roll_deg=135.0),
+    Slice("upside down", roll_deg=180.0),
 )
 
 
-def view(image: U8, face: Truth, interocular_px: float) -> tuple[U8, F64]:
-    """The frame with the face in its middle, and the labels there."""
-    scale = interocular_px / face.interocular_px
+def view(image: U8, face: Truth, interocular_px: float, roll_deg: float = 0.0) -> tuple[U8, F64]:
+    """The frame with the face in its middle, clockwise by roll_deg, and the labels there."""
+    scale, roll_rad = interocular_px / face.interocular_px, math.radians(roll_deg)
+    cos, sin = scale * math.cos(roll_rad), scale * math.sin(roll_rad)
+    turn = np.array([[cos, -sin], [sin, cos]])
     middle = face.xy.astype(np.float64).mean(axis=0)
-    place = Affine(np.column_stack([scale * np.eye(2), np.array(SIZE_WH) / 2 - scale * middle]))
+    place = Affine(np.column_stack([turn, np.array(SIZE_WH) / 2 - turn @ middle]))
     return resample(image, place.inverse(), SIZE_WH[::-1]), place(face.xy.astype(np.float64))
 
 
@@ -155,7 +162,8 @@ def measure(landmarker: Landmarker, faces: Sequence[Truth], detect: Detect) -> I
     """One row for each slice that holds a face: errors, how often the detector misses and a track would be lost.
 
     Points are those of a track that goes well: cut once around the label's box, once more around what was found there.
-    missed: faces that no box of the detector's lies on. lost: presence so low that a track isn't shown.
+    missed: faces that no box of the detector's lies on, or one that is rolled by 45 degrees too much or too little.
+    lost: presence so low that a track isn't shown.
     """
     seen: dict[str, list[tuple[Truth, Landmarks, bool]]] = {case.name: [] for case in SLICES}
     for i, face in enumerate(watched(faces, "hard cases")):
@@ -163,10 +171,10 @@ def measure(landmarker: Landmarker, faces: Sequence[Truth], detect: Detect) -> I
         for case in SLICES:
             if not case.holds(face.xy.astype(np.float64)):
                 continue
-            frame, true = view(image, face, case.interocular_px)
+            frame, true = view(image, face, case.interocular_px, case.roll_deg)
             frame = case.spoil(frame, true, np.random.default_rng(i))
-            box = box_from_points(true, landmarker.scheme, upright=True)
-            missed = best_overlap(detect(Frame(frame, i, float(i))), box) is None
+            box = box_from_points(true, landmarker.scheme, upright=case.roll_deg == 0)
+            missed = _misses(detect(Frame(frame, i, float(i))), box_from_points(true, landmarker.scheme))
             (first,) = landmarker(frame, [box])
             (found,) = landmarker(frame, [box_from_points(first.xy, landmarker.scheme)])
             there = Truth(face.sample, true.astype(np.float32), case.interocular_px)
@@ -174,6 +182,11 @@ def measure(landmarker: Landmarker, faces: Sequence[Truth], detect: Detect) -> I
     for name, rows in seen.items():
         if rows:
             yield {"slice": name} | _row([row[0] for row in rows], [row[1] for row in rows], [row[2] for row in rows])
+
+
+def _misses(boxes: Sequence[FaceBox], wanted: FaceBox) -> bool:
+    i = best_overlap(boxes, wanted)
+    return i is None or math.cos(boxes[i].roll_rad - wanted.roll_rad) < math.cos(_MOST_ROLL_OFF_RAD)
 
 
 def _row(faces: Sequence[Truth], found: Sequence[Landmarks], missed: Sequence[bool]) -> dict[str, Any]:

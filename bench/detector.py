@@ -28,7 +28,7 @@ import numpy as np
 
 from livemarks import api, plugins
 from livemarks.detectors import blazeface
-from livemarks.detectors._blazeface import Sight, face_box, features
+from livemarks.detectors._blazeface import Detection, face_box, features
 from livemarks.geometry import box_from_points, iou
 from livemarks.schemes.ibug68 import SCHEME
 from livemarks.train.samples import Sample, read_sets
@@ -172,10 +172,10 @@ def time_start(times: int = 5) -> None:
         print(f"{name:9}  {np.median(took_ms):6.0f}  {min(took_ms):6.0f}")
 
 
-def target(sight: Sight, xy: F32) -> F64:
+def target(detection: Detection, xy: F32) -> F64:
     """Centre and size of the points' tight box as the map is to give them: along the eye line, in sides."""
-    cos, sin = np.cos(sight.roll_rad), np.sin(sight.roll_rad)
-    own = (xy - sight.center_xy) @ np.array([[cos, -sin], [sin, cos]]) / sight.side
+    cos, sin = np.cos(detection.roll_rad), np.sin(detection.roll_rad)
+    own = (xy - detection.center_xy) @ np.array([[cos, -sin], [sin, cos]]) / detection.side
     low, high = own.min(axis=0), own.max(axis=0)
     return np.concatenate([(low + high) / 2, high - low])
 
@@ -187,7 +187,7 @@ def fit(samples: list[Sample]) -> None:
     rows = []
     for sample in samples:
         for image, xy in ((sample.read(), sample.xy), pasted(sample, rng.uniform(0.2, 0.4), rng)):
-            seen = detector.sights(image)
+            seen = detector.detections(image)
             center_xy = (xy.min(axis=0) + xy.max(axis=0)) / 2
             near = [s for s in seen if np.abs(s.center_xy - center_xy).max() < s.side / 2]
             if near:
@@ -198,7 +198,7 @@ def fit(samples: list[Sample]) -> None:
     odd, even, want = (np.stack([row[i] for row in rows])[kept] for i in (1, 2, 3))
     center_x = np.linalg.lstsq(odd, want[:, 0], rcond=None)[0]
     rest = np.linalg.lstsq(even, want[:, 1:], rcond=None)[0].T
-    print(f"{len(samples)} faces, {len(rows)} sights, {np.sum(~kept)} of them held out")
+    print(f"{len(samples)} faces, {len(rows)} detections, {np.sum(~kept)} of them held out")
     print("_CENTER_X =", np.array2string(center_x, precision=3, separator=", "))
     print("_REST =", np.array2string(rest, precision=3, separator=", "))
     odd, even, want = (np.stack([row[i] for row in rows])[~kept] for i in (1, 2, 3))

@@ -94,7 +94,23 @@ def test_rows_count_faces_missed_lost_and_off(tmp_path: Path) -> None:
     plain, dark, far = rows["all, before a webcam"], rows["low light"], rows["far: eyes 12 px apart"]
     assert (plain["faces"], plain["missed"], plain["lost"]) == (2, 0, 0)
     assert (dark["missed"], dark["lost"]) == (1, 1)
+    assert rows["upside down"]["missed"] == 1  # there is a box, but an upright one
     assert plain["nme_percent"] == pytest.approx(10, abs=0.3)  # twice 3 px, of 60
     assert far["nme_percent"] == pytest.approx(50, abs=1.5)
     assert plain["sigma_coverage"]["all"][1] == 1.0
     assert _slices.table([{"model": "m", "set": "s"} | row for row in rows.values()]).row_count == len(rows)
+
+
+def test_a_rolled_face_has_its_labels_where_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "face.png"
+    image = np.zeros((300, 300, 3), np.uint8)
+    xy = (FACE + np.array([40, 30])).astype(np.float32)
+    chin = np.rint(xy[8]).astype(int)
+    image[chin[1] - 4 : chin[1] + 5, chin[0] - 4 : chin[0] + 5] = 255
+    face = Truth(Sample(path, "ibug68", xy, "a", "helen-test", "face.png"), xy, float(np.hypot(*(xy[45] - xy[36]))))
+    for roll_deg, below, right in ((0.0, 1, 0), (90.0, 0, -1), (180.0, -1, 0)):
+        shown, true = _slices.view(image, face, 60.0, roll_deg)
+        y, x = (values.mean() for values in np.nonzero(shown[:, :, 0] > 127))
+        np.testing.assert_allclose([x, y], true[8], atol=1)
+        off = true[8] - np.array(_slices.SIZE_WH) / 2
+        assert [round(float(v) / float(np.hypot(*off))) for v in off] == [right, below]

@@ -62,7 +62,7 @@ _FILM_S = 1.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Sight:
+class Detection:
     """What a BlazeFace net sees: a square of `side` around center_xy, and points_xy (6, 2), all px of the image.
 
     The points: right eye, left eye, nose tip, mouth, right and left tragion (the ear's front); the subject's own sides.
@@ -79,26 +79,26 @@ class Sight:
         dx, dy = (self.points_xy[1] - self.points_xy[0]).tolist()
         return math.atan2(dy, dx)
 
-    def overlaps(self, other: Sight) -> bool:
+    def overlaps(self, other: Detection) -> bool:
         """Whether both must be the same face."""
         mine, others = (np.concatenate([s.center_xy - s.side / 2, s.center_xy + s.side / 2]) for s in (self, other))
         return float(iou(mine[None], others[None])[0, 0]) > SAME_FACE_IOU
 
-    def moved(self, x: float, y: float) -> Sight:
+    def moved(self, x: float, y: float) -> Detection:
         """The same from an image whose origin lies at -x, -y in this one."""
         shift = np.array([x, y])
-        return Sight(self.score, self.center_xy + shift, self.side, self.points_xy + shift)
+        return Detection(self.score, self.center_xy + shift, self.side, self.points_xy + shift)
 
-    def mapped(self, to_image: Affine) -> Sight:
+    def mapped(self, to_image: Affine) -> Detection:
         """The same from an image that lies so in this one: scaled, and turned by quarters."""
         center_xy = to_image(self.center_xy[None])[0]
-        return Sight(self.score, center_xy, self.side * to_image.scale, to_image(self.points_xy))
+        return Detection(self.score, center_xy, self.side * to_image.scale, to_image(self.points_xy))
 
 
 class Net(Protocol):
     """One of the two nets: what it sees in a BGR image, best first. Of boxes that share SAME_FACE_IOU it gives one."""
 
-    def __call__(self, image: U8) -> list[Sight]: ...
+    def __call__(self, image: U8) -> list[Detection]: ...
 
     def close(self) -> object: ...
 
@@ -133,43 +133,45 @@ class TwoStageDetector:
     def __call__(self, frame: Frame) -> tuple[FaceBox, ...]:
         in_film = 0 < frame.t_s - self._t_s < _FILM_S
         self._t_s = frame.t_s
-        sights = self.sights(frame.image)
-        if not sights:
-            sights = self._turned_sights(frame.image, [next(self._quarters)] if in_film else _QUARTERS)
-        boxes = [face_box(sight) for sight in sights]
+        detections = self.detections(frame.image)
+        if not detections:
+            detections = self._turned_detections(frame.image, [next(self._quarters)] if in_film else _QUARTERS)
+        boxes = [face_box(detection) for detection in detections]
         return tuple(sorted(boxes, key=lambda box: -box.score))
 
-    def sights(self, image: U8) -> list[Sight]:
-        """What is seen before it is mapped to our notion of a box, one sight a face."""
-        sights = [] if self._range == "full" else self._short_sights(image)
-        if self._range != "short" and self._wants_more(sights):
-            self._refine(image, self._far_candidates(image, 1.0), sights)
+    def detections(self, image: U8) -> list[Detection]:
+        """What is seen before it is mapped to our notion of a box, one a face."""
+        detections = [] if self._range == "full" else self._short_detections(image)
+        if self._range != "short" and self._wants_more(detections):
+            self._refine(image, self._far_candidates(image, 1.0), detections)
             if self._faces is None:
-                self._refine(image, self._far_candidates(image, _CROWD_TILE), sights)
-            elif not sights:
-                self._refine(image, self._far_candidates(image, _TILE), sights)
-        return sights
+                self._refine(image, self._far_candidates(image, _CROWD_TILE), detections)
+            elif not detections:
+                self._refine(image, self._far_candidates(image, _TILE), detections)
+        return detections
 
-    def _turned_sights(self, image: U8, quarters: Sequence[tuple[int, float]]) -> list[Sight]:
+    def _turned_detections(self, image: U8, quarters: Sequence[tuple[int, float]]) -> list[Detection]:
         """What short range sees in the image turned by these quarters, there and back: (cv2.rotate's code, radians)."""
         height, width = image.shape[:2]
         small, scale = handed(image)
-        sights: list[Sight] = []
+        detections: list[Detection] = []
         for rotate_code, roll_rad in quarters:
             turned = np.asarray(cv2.rotate(small, rotate_code), np.uint8)
             middle_xy = (width - 1) / 2, (height - 1) / 2
             to_image = placed(turned.shape[:2], middle_xy, 1 / scale, roll_rad)
-            seen = [sight.mapped(to_image) for sight in self._short_sights(turned)]
-            sights += [sight for sight in seen if not any(sight.overlaps(other) for other in sights)]
-        return sights
+            seen = [detection.mapped(to_image) for detection in self._short_detections(turned)]
+            detections += [
+                detection for detection in seen if not any(detection.overlaps(other) for other in detections)
+            ]
+        return detections
 
-    def _short_sights(self, image: U8) -> list[Sight]:
+    def _short_detections(self, image: U8) -> list[Detection]:
         """What short range is sure of, in the first stage or the second."""
         large = _LARGE * max(image.shape[:2])
         candidates = self._short(image)
-        sights = [sight for sight in candidates if sight.score >= _SURE and sight.side >= large]
-        self._refine(image, [sight for sight in candidates if sight not in sights], sights)
-        return sights
+        detections = [detection for detection in candidates if detection.score >= _SURE and detection.side >= large]
+        self._refine(image, [detection for detection in candidates if detection not in detections], detections)
+        return detections
 
     def close(self) -> None:
         """Frees both nets; more than once does no harm."""
@@ -177,10 +179,10 @@ class TwoStageDetector:
         if self._full is not None:
             self._full.close()
 
-    def _wants_more(self, sights: list[Sight]) -> bool:
-        return self._faces is None or len(sights) < self._faces
+    def _wants_more(self, detections: list[Detection]) -> bool:
+        return self._faces is None or len(detections) < self._faces
 
-    def _far_candidates(self, image: U8, tile: float) -> list[Sight]:
+    def _far_candidates(self, image: U8, tile: float) -> list[Detection]:
         """Where full range, shown squares of that part of the image, thinks there might be faces; best first."""
         if self._full is None:
             self._full = self._open_net(_FULL_NAME, _FULL_CANDIDATE)
@@ -189,21 +191,21 @@ class TwoStageDetector:
             candidates += [candidate.moved(x1, y1) for candidate in self._full(image[y1:y2, x1:x2])]
         return sorted(candidates, key=lambda candidate: -candidate.score)
 
-    def _refine(self, image: U8, candidates: list[Sight], sights: list[Sight]) -> None:
-        """The second stage: adds to `sights` what short range is sure of at each candidate, until enough are found."""
+    def _refine(self, image: U8, candidates: list[Detection], detections: list[Detection]) -> None:
+        """The second stage: adds what short range is sure of at each candidate, until there are enough `detections`."""
         for candidate in candidates:
-            if not self._wants_more(sights):
+            if not self._wants_more(detections):
                 return
             reach = candidate.side * _REFINE_SIDES / 2
             x1, y1 = np.maximum(candidate.center_xy - reach, 0).astype(int).tolist()
             x2, y2 = np.maximum(candidate.center_xy + reach + 1, 0).astype(int).tolist()
             part = image[y1:y2, x1:x2]
-            if part.size == 0 or any(candidate.overlaps(sight) for sight in sights):
+            if part.size == 0 or any(candidate.overlaps(detection) for detection in detections):
                 continue
             sure = [found.moved(x1, y1) for found in self._short(part) if found.score >= _SURE_REFINED]
             near = [found for found in sure if np.abs(found.center_xy - candidate.center_xy).max() < candidate.side / 2]
-            new = [found for found in near if not any(found.overlaps(sight) for sight in sights)]
-            sights += new[:1]
+            new = [found for found in near if not any(found.overlaps(detection) for detection in detections)]
+            detections += new[:1]
 
 
 def handed(image: U8) -> tuple[U8, float]:
@@ -247,10 +249,10 @@ _REST = np.array(
 )
 
 
-def features(sight: Sight) -> tuple[F64, F64]:
+def features(detection: Detection) -> tuple[F64, F64]:
     """What the map of a face's box is made of: (4,) numbers that flip sign in the mirror, and (7,) that don't."""
-    cos, sin = math.cos(sight.roll_rad), math.sin(sight.roll_rad)
-    own = (sight.points_xy - sight.center_xy) @ np.array([[cos, -sin], [sin, cos]]) / sight.side
+    cos, sin = math.cos(detection.roll_rad), math.sin(detection.roll_rad)
+    own = (detection.points_xy - detection.center_xy) @ np.array([[cos, -sin], [sin, cos]]) / detection.side
     eyes, nose, mouth, ears = (own[0] + own[1]) / 2, own[2], own[3], (own[4] + own[5]) / 2
     eye_span, ear_span = own[1, 0] - own[0, 0], own[5, 0] - own[4, 0]
     odd = np.array([eyes[0], nose[0], mouth[0], ears[0]])
@@ -258,12 +260,12 @@ def features(sight: Sight) -> tuple[F64, F64]:
     return odd, even
 
 
-def face_box(sight: Sight) -> FaceBox:
+def face_box(detection: Detection) -> FaceBox:
     """The tight box of the face's landmarks, turned along its eye line."""
-    odd, even = features(sight)
+    odd, even = features(detection)
     x = float(_CENTER_X @ odd)
     y, width, height = (_REST @ even).tolist()
-    cos, sin = math.cos(sight.roll_rad), math.sin(sight.roll_rad)
-    center_xy = sight.center_xy + sight.side * np.array([cos * x - sin * y, sin * x + cos * y])
-    half_wh = sight.side * np.maximum((width, height), 0.1) / 2  # no face is that slim: six odd points, one odd box
-    return FaceBox(np.concatenate([center_xy - half_wh, center_xy + half_wh]), sight.score, sight.roll_rad)
+    cos, sin = math.cos(detection.roll_rad), math.sin(detection.roll_rad)
+    center_xy = detection.center_xy + detection.side * np.array([cos * x - sin * y, sin * x + cos * y])
+    half_wh = detection.side * np.maximum((width, height), 0.1) / 2  # no face is that slim: six odd points, one odd box
+    return FaceBox(np.concatenate([center_xy - half_wh, center_xy + half_wh]), detection.score, detection.roll_rad)

@@ -18,7 +18,7 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 import onnxruntime
 
 from livemarks import weights
-from livemarks.detectors._blazeface import SAME_FACE_IOU, Sight, TwoStageDetector, handed
+from livemarks.detectors._blazeface import SAME_FACE_IOU, Detection, TwoStageDetector, handed
 from livemarks.geometry import iou
 from livemarks.types import F64, U8
 
@@ -51,7 +51,7 @@ class BlazeFace:
         self._anchors_xy = np.concatenate([_cells(*grid) for grid in _GRIDS[self._side]])  # (N, 2)
         self._min_logit = math.log(min_score / (1 - min_score))
 
-    def __call__(self, image: U8) -> list[Sight]:
+    def __call__(self, image: U8) -> list[Detection]:
         image, scale = handed(image)
         height, width = image.shape[:2]
         longer = max(height, width)
@@ -62,7 +62,7 @@ class BlazeFace:
         # (n, 8, 2), in sides of the square: centre, size, six points; all but the size from the anchor
         shapes = values[0, chosen].reshape(-1, 8, 2).astype(np.float64) / self._side
         shapes[:, [0, *range(2, 8)]] += self._anchors_xy[chosen, None]
-        sights = []
+        detections = []
         for score, shape in _merged(scores, shapes):
             center_xy, size_wh, *points_xy = shape * longer
             # Cut off to whole pixels, and at the left and top edges, as MediaPipe gives them: face_box's map was fitted
@@ -72,8 +72,8 @@ class BlazeFace:
             # MediaPipe's pixels have their corners at whole numbers, ours their centres
             center_xy = (low_xy + size_wh / 2) / scale - 0.5
             points_xy = (np.stack(points_xy) + corner_xy) / scale - 0.5
-            sights.append(Sight(score, center_xy, float(size_wh[0]) / scale, points_xy))
-        return sights
+            detections.append(Detection(score, center_xy, float(size_wh[0]) / scale, points_xy))
+        return detections
 
     def _square(self, image: U8, corner_xy: F64, longer: int) -> U8:
         """(1, side, side, 3): the image in the middle of a black square, shrunk or magnified."""

@@ -25,7 +25,7 @@ from mediapipe.tasks.python import BaseOptions
 from mediapipe.tasks.python.vision import FaceDetector, FaceDetectorOptions
 
 from livemarks import weights
-from livemarks.detectors._blazeface import Sight, TwoStageDetector, handed
+from livemarks.detectors._blazeface import Detection, TwoStageDetector, handed
 from livemarks.types import U8, LivemarksError
 
 
@@ -56,21 +56,21 @@ class BlazeFace:
                 raise LivemarksError(f"MediaPipe cannot open {path.name}: {error}; install livemarks again") from error
         self.close = weakref.finalize(self, _close, self._task)
 
-    def __call__(self, image: U8) -> list[Sight]:
+    def __call__(self, image: U8) -> list[Detection]:
         height, width = image.shape[:2]
         image, scale = handed(image)
         rgb = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
         with contextlib.nullcontext() if _has_said_all.is_set() else _without_chatter():
             found = self._task.detect(mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=rgb))
-        sights = []
+        detections = []
         for face in found.detections:
             box = face.bounding_box
             center_xy = np.array([box.origin_x + box.width / 2, box.origin_y + box.height / 2]) / scale
             points_xy = np.array([(point.x * width, point.y * height) for point in face.keypoints])
             # MediaPipe's pixels have their corners at whole numbers, ours their centres
             score = float(face.categories[0].score)
-            sights.append(Sight(score, center_xy - 0.5, box.width / scale, points_xy - 0.5))
-        return sorted(sights, key=lambda sight: -sight.score)
+            detections.append(Detection(score, center_xy - 0.5, box.width / scale, points_xy - 0.5))
+        return sorted(detections, key=lambda detection: -detection.score)
 
 
 def _close(task: FaceDetector) -> None:
