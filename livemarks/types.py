@@ -245,8 +245,9 @@ class Landmarks:
 class FaceTrack:
     """One face followed through time, as it stands in one frame.
 
-    id: 1, 2, 3, … never used twice by a tracker. landmarks: smoothed. raw: as the net gave them. box: the box its
-    landmarks span now. born_s: the t_s of the frame in which it was first seen.
+    id: 1, 2, 3, … never used twice by a tracker. landmarks: smoothed. raw: as the net gave them. box: along the frame's
+    axes, what its landmarks span now; of 15 points, what the 68 they imply would; of a nose tip, the detector's bounds.
+    born_s: the t_s of the frame in which it was first seen.
     """
 
     id: int
