@@ -52,7 +52,9 @@ SAME_FACE_IOU = 0.3
 _TILE, _CROWD_TILE, _TILE_OVERLAP = 0.6, 1 / 3, 0.1
 # Beyond a roll of 90 degrees the nets see few faces. So where nobody is seen, short range looks at the image turned by
 # quarters: at a picture by all three, at a film by another one in each frame, which costs a tenth instead of a third.
-# Frames less than a second apart are a film's.
+# Frames less than a second apart are a film's. Turned clouds score up to 0.81; of 323 faces seen so, 90 % score more
+# than this.
+_SURE_TURNED = 0.83
 _QUARTERS = (
     (cv2.ROTATE_180, math.pi),
     (cv2.ROTATE_90_COUNTERCLOCKWISE, math.pi / 2),
@@ -159,7 +161,8 @@ class TwoStageDetector:
             turned = np.asarray(cv2.rotate(small, rotate_code), np.uint8)
             middle_xy = (width - 1) / 2, (height - 1) / 2
             to_image = placed(turned.shape[:2], middle_xy, 1 / scale, roll_rad)
-            seen = [detection.mapped(to_image) for detection in self._short_detections(turned)]
+            sure = [found for found in self._short_detections(turned) if found.score >= _SURE_TURNED]
+            seen = [found.mapped(to_image) for found in sure]
             detections += [
                 detection for detection in seen if not any(detection.overlaps(other) for other in detections)
             ]
