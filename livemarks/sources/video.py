@@ -20,6 +20,7 @@ from av.packet import Packet
 from av.video.frame import VideoFrame
 
 from livemarks.clocks import jumps, zero_s
+from livemarks.numbers import counted
 from livemarks.sources._clock import Clock
 from livemarks.sources._media import frames_of, indexed, open_media, picture_stream, rate_of, span_s
 from livemarks.sources._pictures import Canvas, Turn
@@ -171,19 +172,21 @@ class Source:
     def _report(self, name: str, promised_s: float, fps: Fraction | None, clock: Clock) -> None:
         damage = [cut] if (cut := self._cut(promised_s, fps)) else []
         if self._undecodable:
-            damage.append(f"{_frames(self._undecodable)} could not be decoded ({self._why})")
+            damage.append(f"{counted(self._undecodable, 'frame')} could not be decoded ({self._why})")
         if self._marred:
-            damage.append(f"{_frames(self._marred)} marred")
+            damage.append(f"{counted(self._marred, 'frame')} marred")
         if damage:
             self.damaged = True
             self.notices.append(f"{name} is damaged: {'; '.join(damage)}")
         if self._fitted:
-            self.notices.append(f"{name} changes its shape: {_frames(self._fitted)} with black bars, to fit the first")
+            self.notices.append(
+                f"{name} changes its shape: {counted(self._fitted, 'frame')} with black bars, to fit the first"
+            )
         if clock.joints:
-            places = "1 place" if clock.joints == 1 else f"{clock.joints} places"
+            places = counted(clock.joints, "place")
             self.notices.append(f"{name}: its clock jumps in {places}, as where recordings are joined; mended")
         if clock.mended:
-            self.notices.append(f"{name}: {_frames(clock.mended)} had no time stamp, or a wrong one; mended")
+            self.notices.append(f"{name}: {counted(clock.mended, 'frame')} had no time stamp, or a wrong one; mended")
 
     def _cut(self, promised_s: float, fps: Fraction | None) -> str:
         """What to say of a file that ends early; nothing of a whole one."""
@@ -195,7 +198,9 @@ class Source:
             missing = listed - self._packets[stream.index]
             if missing > 0 and stream_s - end_s > _ROUNDING_S:
                 cut = f"ends after {end_s:.1f} of {stream_s:.1f} s"
-                return f"it {cut}, {_frames(missing)} missing" if stream is self._stream else f"its sound {cut}"
+                return (
+                    f"it {cut}, {counted(missing, 'frame')} missing" if stream is self._stream else f"its sound {cut}"
+                )
             whole = whole and listed > 0
         if whole or promised_s - self._end_s <= _ROUNDING_S + self._unsure_s:
             return ""
@@ -203,7 +208,7 @@ class Source:
         missing = self._stream.frames - self._packets[self._stream.index]
         if missing <= 0:
             missing = round((promised_s - self._end_s) * (fps or 0))
-        return f"{cut}, {_frames(missing)} missing" if missing > 0 else cut
+        return f"{cut}, {counted(missing, 'frame')} missing" if missing > 0 else cut
 
 
 class _Pipe:
@@ -267,7 +272,3 @@ def _turn(picture: VideoFrame) -> Turn:
         return _QUARTER_TURNS[0]
     a, b, _, c, d = struct.unpack_from("=5i", cast(Buffer, matrix))
     return a, b, c, d
-
-
-def _frames(count: int) -> str:
-    return "1 frame" if count == 1 else f"{count} frames"
